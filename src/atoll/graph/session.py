@@ -1,0 +1,223 @@
+"""Run graphs with ONNX Runtime: `LocalEngine` in this process, and the child process of `atoll.graph.engine`.
+
+`python -m atoll.graph.session MEMORY_BYTES CPU_SECONDS THREADS` limits itself, reads frames from its standard input
+and writes one answer for each to its standard output, until the input ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from atoll.errors import EngineFailed
+from atoll.graph import frames, rlimits
+from atoll.graph.frames import Array, Header
+from atoll.wire.hashing import blob_id
+
+CACHED_SESSIONS = 8
+NEXT = "next."
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Tensors after the last step (float32, by name) and the loss before each step (float32 [steps])."""
+
+    tensors: dict[str, Array]
+    losses: Array
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sum of the losses, number of correct answers, number of samples."""
+
+    loss_sum: float
+    correct: int
+    count: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers."""
+        return self.correct / self.count
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return self.loss_sum / self.count
+
+
+class LocalEngine:
+    """Runs graphs in this process, one at a time: for the simulator and for trusted graphs. Same results as `Engine`.
+
+    Every method raises EngineFailed when ONNX Runtime refuses the graph or its inputs, or runs out of memory.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._sessions: OrderedDict[bytes, Any] = OrderedDict()
+
+    def train(
+        self,
+        graph: bytes,
+        tensors: Mapping[str, Array],
+        x: Array,
+        y: Array,
+        first_step: int = 0,
+        learning_rate: float = 0.1,
+    ) -> TrainResult:
+        """Run `len(x)` steps of a step graph.
+
+        `x` [steps, batch, ...], `y` int64 [steps, batch]; `tensors` float32, all that the graph takes. The step
+        counter of the first step is `first_step`. The arrays given are not changed.
+        """
+        try:
+            return _train(self._session(graph), tensors, x, y, first_step, learning_rate)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise _failure(error) from error
+
+    def evaluate(self, graph: bytes, tensors: Mapping[str, Array], x: Array, y: Array, batch: int = 500) -> Evaluation:
+        """Loss and correct answers over all samples: `x` [n, ...], `y` int64 [n], in batches of `batch`."""
+        try:
+            session = self._session(graph)
+            loss_sum, correct = 0.0, 0
+            for start in range(0, len(x), batch):
+                feed = {"x": x[start : start + batch], "y": y[start : start + batch], **tensors}
+                loss, right = session.run(["loss", "correct"], feed)
+                loss_sum += float(loss)
+                correct += int(right)
+            return Evaluation(loss_sum, correct, len(x))
+        except Exception as error:  # as in train
+            raise _failure(error) from error
+
+    def predict(self, graph: bytes, tensors: Mapping[str, Array], x: Array, batch: int = 500) -> Array:
+        """Scores float32 [n, classes] of all samples `x` [n, ...], in batches of `batch`."""
+        try:
+            session = self._session(graph)
+            parts = [session.run(["scores"], {"x": x[i : i + batch], **tensors})[0] for i in range(0, len(x), batch)]
+            return np.concatenate(parts)
+        except Exception as error:  # as in train
+            raise _failure(error) from error
+
+    def _session(self, graph: bytes) -> Any:
+        """The session of a graph: the most recently used ones are kept."""
+        key = blob_id(graph)
+        if key in self._sessions:
+            self._sessions.move_to_end(key)
+            return self._sessions[key]
+        while len(self._sessions) >= CACHED_SESSIONS:
+            self._sessions.popitem(last=False)
+        session = open_session(graph, self._threads)
+        self._sessions[key] = session
+        return session
+
+
+def open_session(graph: bytes, threads: int) -> Any:
+    """An ONNX Runtime session on the CPU that gives the same bits every time on one kind of CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _train(
+    session: Any, tensors: Mapping[str, Array], x: Array, y: Array, first_step: int, learning_rate: float
+) -> TrainResult:
+    """Two sets of buffers take turns as input and output, so the model is copied neither in nor out between steps."""
+    steps = len(x)
+    here = {name: np.array(value, np.float32) for name, value in tensors.items()}
+    there = {name: np.empty_like(value) for name, value in here.items()}
+    counter = np.zeros((), np.int64)
+    rate = np.array(learning_rate, np.float32)
+    loss = np.zeros((), np.float32)
+    losses = np.zeros(steps, np.float32)
+    turns = []
+    for source, target in ((here, there), (there, here)):
+        binding = session.io_binding()
+        binding.bind_cpu_input("step", counter)
+        binding.bind_cpu_input("learning_rate", rate)
+        for name, value in source.items():
+            binding.bind_cpu_input(name, value)
+        _bind_output(binding, "loss", loss)
+        for name, value in target.items():
+            _bind_output(binding, NEXT + name, value)
+        turns.append(binding)
+    for index in range(steps):
+        binding = turns[index % 2]
+        counter[...] = first_step + index
+        binding.bind_cpu_input("x", np.ascontiguousarray(x[index]))
+        binding.bind_cpu_input("y", np.ascontiguousarray(y[index]))
+        session.run_with_iobinding(binding)
+        losses[index] = loss
+    return TrainResult(there if steps % 2 else here, losses)
+
+
+def _bind_output(binding: Any, name: str, target: Array) -> None:
+    binding.bind_output(name, "cpu", 0, target.dtype, list(target.shape), target.ctypes.data)
+
+
+def _failure(error: Exception) -> EngineFailed:
+    if isinstance(error, EngineFailed):
+        return error
+    text = " ".join(str(error).split()) or type(error).__name__
+    return EngineFailed(f"the graph could not be run: {text[:500]}")
+
+
+def answer(engine: LocalEngine, header: Header, arrays: dict[str, Array]) -> tuple[Header, dict[str, Array]]:
+    """Carry out one request of the parent; a failure becomes an answer with `error`."""
+    try:
+        x = arrays.pop("x", np.empty(0, np.float32))
+        y = arrays.pop("y", np.empty(0, np.int64))
+        match header.method:
+            case "start":
+                return Header(), {}
+            case "train":
+                result = engine.train(header.graph, arrays, x, y, header.first_step, header.learning_rate)
+                return Header(), {"losses": result.losses, **{NEXT + k: v for k, v in result.tensors.items()}}
+            case "evaluate":
+                found = engine.evaluate(header.graph, arrays, x, y, header.batch)
+                return Header(loss_sum=found.loss_sum, correct=found.correct, count=found.count), {}
+            case "predict":
+                return Header(), {"scores": engine.predict(header.graph, arrays, x, header.batch)}
+        return Header(error=f"unknown method {header.method}"), {}
+    except EngineFailed as error:
+        return Header(error=str(error)), {}
+
+
+def serve(source: BinaryIO, sink: BinaryIO, engine: LocalEngine, cpu_seconds: int) -> None:
+    """Answer frames from `source` on `sink` until `source` ends; each request may use `cpu_seconds` of CPU."""
+    while prefix := source.read(frames.PREFIX.size):
+        header_length, body_length = frames.lengths(prefix)
+        packed = source.read(header_length)
+        body = bytearray(body_length)
+        source.readinto(body)  # type: ignore[attr-defined]  # a buffered reader fills the whole buffer
+        rlimits.allow_cpu(cpu_seconds)
+        header, arrays = answer(engine, *frames.decode(packed, body))
+        for part in frames.encode(header, arrays):
+            sink.write(part)
+        sink.flush()
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    memory_bytes, cpu_seconds, threads = (int(argument) for argument in sys.argv[1:4])
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not end up among the frames
+    engine = LocalEngine(threads)
+    open_session(rlimits.WARM_GRAPH, threads)
+    rlimits.lock_down(memory_bytes)
+    serve(sys.stdin.buffer, sink, engine, cpu_seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What a round is given when it starts: everything that all nodes know alike, and what only this node knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from atoll.training.beacon import Draw, link
+from atoll.training.committee import Place
+from atoll.wire.hashing import keccak
+
+WORKER, VALIDATOR, HOLDER, SERVER = 1, 2, 4, 8
+"""Role flags as the registry stores them."""
+
+
+@dataclass(frozen=True)
+class Enlistment:
+    """An account's part in a job, as the chain records it: hash-chain tip, roles, and stake at that time."""
+
+    tip: bytes
+    roles: int
+    stake: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a round waits, in seconds. Phases close as soon as everybody has answered; these are the limits."""
+
+    train: float = 30.0  # for commits, audit commits and replays
+    reveal: float = 10.0  # for links and openings
+    grace: float = 2.0  # for the rest, once two thirds have answered
+    leader: float = 4.0  # for a leader to propose once it could have
+    nudge: float = 1.5  # between two tries to deliver the same message
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """The public start of a round.
+
+    `model` is the id of the certified model, which also names state 0. `roster` lists who takes part, `roles` and `tips` every enlisted account (newcomers included), `rates` the audit rate of each in parts per
+    10,000. `segments` is the number of segments in a unit, `shards` that of the data.
+    """
+
+    place: Place
+    model: bytes
+    beacon: bytes
+    roster: tuple[bytes, ...]
+    enlisted: Mapping[bytes, Enlistment]
+    rates: Mapping[bytes, int]
+    shards: int
+    segments: int
+    committee_size: int
+    last: bool
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def workers(self) -> tuple[bytes, ...]:
+        """Members of the roster that take units, in roster order."""
+        return tuple(a for a in self.roster if self.has_role(a, WORKER))
+
+    def has_role(self, account: bytes, role: int) -> bool:
+        """Whether an account enlisted with a role."""
+        return account in self.enlisted and bool(self.enlisted[account].roles & role)
+
+    @property
+    def everybody(self) -> tuple[bytes, ...]:
+        """The roster and the committee."""
+        return tuple(dict.fromkeys((*self.roster, *self.place.committee)))
+
+
+@dataclass(frozen=True)
+class Member:
+    """What only this node knows. `seed` starts its hash chain for the job, `secret` its salts; `sign` is deterministic."""
+
+    account: bytes
+    sign: Callable[[bytes], bytes]
+    seed: bytes
+    secret: bytes
+    rounds: int
+
+    def link(self, round_number: int, draw: Draw) -> bytes:
+        """This node's hash-chain link for a round."""
+        return link(self.seed, self.rounds, round_number, draw)
+
+    def salt(self, unit: bytes) -> bytes:
+        """The salt of this node's commit to a unit: unknown to others, the same after a restart."""
+        return keccak(self.secret + unit)
