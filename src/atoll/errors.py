@@ -98,9 +98,13 @@ class WrongChain(ChainError):
 
 
 class TransactionFailed(ChainError):
-    """A contract reverted; the message carries the contract's own reason."""
+    """A contract reverted; the message carries the contract's own reason, `reason` the name of its error if any."""
 
     code, exit_code = "transaction_failed", 32
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 # The machine: a disk, a file or a process of this device failed.

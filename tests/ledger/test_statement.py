@@ -111,6 +111,12 @@ def test_statements_of_all_accounts_cover_every_receipt() -> None:
     assert statement(account(99), epochs).lines == ()
 
 
+def test_lines_come_in_the_order_of_epochs_however_they_are_given() -> None:
+    found = statement(account(1), history()[::-1])
+    assert [line.epoch for line in found.lines] == [0, 0, 1, 2]
+    assert found.by_epoch == ((0, 13), (1, 20), (2, 20))
+
+
 def test_a_reason_from_a_later_version_is_shown_as_such() -> None:
     epoch = build_epoch(0, Totals(), [Receipt(1, JOB_A, 0, unit(1), account(1), 9_999, 0)])
     assert "reason 9999, which this version does not know" in statement(account(1), [epoch]).lines[0].sentence
@@ -160,6 +166,13 @@ def test_an_altered_amount_points_to_the_receipt_or_the_account() -> None:
     by_price = difference(forged, chain, PRICES)
     assert by_price.startswith(f"epoch 1: training unit 0x{unit(4).hex()} of 0x{account(4).hex()}")
     assert by_price.endswith("pays 11; expected 10 by the job's prices")
+
+
+@pytest.mark.parametrize("amount", [9, 11, 0])
+def test_a_price_other_than_the_jobs_is_found_although_everything_adds_up(amount: int) -> None:
+    epochs = [build_epoch(0, Totals(), [Receipt(1, JOB_A, 0, unit(1), account(1), 0, amount)])]
+    assert explain(epochs, chain_of(epochs)).match
+    assert difference(epochs, chain_of(epochs), PRICES).endswith(f"pays {amount}; expected 10 by the job's prices")
 
 
 @given(data=st.data())
@@ -242,7 +255,7 @@ def test_altered_job_totals_name_the_job() -> None:
     name = f"epoch 1, job 0x{JOB_A.hex()}: "
     cases = {
         (replace(a, total=26), b): name + "the receipts add up to 27, but the published total is 26",
-        (b,): name + "it has receipts, but no published total",
+        (b,): name + "its receipts add up to 27, but no total is published for it",
         (b, a): "epoch 1: the published job totals are not in rising order without repetition",
         (
             replace(a, settled=False),
@@ -252,6 +265,26 @@ def test_altered_job_totals_name_the_job() -> None:
     }
     for jobs, expected in cases.items():
         assert difference(change(epochs, 1, jobs=jobs), chain_of(epochs)) == expected
+
+
+def test_a_job_is_listed_only_when_something_about_it_is_new() -> None:
+    receipts = [Receipt(1, JOB_A, 0, unit(1), account(1), Reason.UPDATE_MISMATCH, 0)]
+    epoch = build_epoch(0, Totals(), receipts)
+    assert epoch.jobs == ()
+    assert explain([epoch], chain_of([epoch])).match
+    listed = replace(epoch, jobs=(JobTotal(JOB_A, 0, False),))
+    assert difference([listed], chain_of([listed])) == (
+        f"epoch 0, job 0x{JOB_A.hex()}: it is listed, but neither its total nor its end is new"
+    )
+
+
+def test_a_receipt_after_the_end_of_its_job_is_found_even_when_it_pays_nothing() -> None:
+    epochs = history()
+    late = Receipt(1, JOB_A, 9, unit(9), account(1), Reason.UPDATE_MISMATCH, 0)
+    forged = change(epochs, 2, receipts=(late, *epochs[2].receipts))
+    found = difference(forged, chain_of(forged))
+    assert found.startswith(f"epoch 2: training unit 0x{unit(9).hex()}")
+    assert found.endswith("belongs to a job that was settled in an earlier epoch")
 
 
 def test_a_settled_job_cannot_come_back() -> None:

@@ -140,7 +140,7 @@ def main() -> None:
     trees = []
     for count in (0, 1, 2, 3, 5, 8, 13):
         leaves = [b"leaf %d" % i for i in range(count)]
-        proofs = [[p.hex() for p in reversed(merkle(leaves, i)[1])] for i in range(count)]
+        proofs = [[p.hex() for p in merkle(leaves, i)[1]] for i in range(count)]
         trees.append({"leaves": [x.hex() for x in leaves], "root": merkle(leaves, 0)[0].hex(), "proofs": proofs})
     parts = [[b""], [b"", b""], [b"ab", b"c"], [b"a", b"bc"], [b"abc"], [bytes(300)]]
     vectors = {

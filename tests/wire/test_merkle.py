@@ -49,7 +49,7 @@ def test_nothing_but_the_true_leaf_at_its_place_is_proven(leaves: list[bytes], d
         assert not verify(tree.root, count, index, leaves[index], proof)
     assert not verify(tree.root, len(leaves), index, leaves[index], [*proof, bytes(32)])
     for i in range(len(proof)):
-        assert not verify(tree.root, len(leaves), index, leaves[index], proof[:i] + [bytes(32)[:31] + b"\1"])
+        assert not verify(tree.root, len(leaves), index, leaves[index], [*proof[:i], bytes([7] * 32), *proof[i + 1 :]])
         assert not verify(tree.root, len(leaves), index, leaves[index], proof[:i] + proof[i + 1 :])
 
 

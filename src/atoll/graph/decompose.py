@@ -1,7 +1,7 @@
 """How gradients that ONNX has no operator for are written with operators that it has (needs torch).
 
-The exporter knows core ATen only. Two backward operators are ours: convolution (as convolutions) and non-overlapping
-max-pool (as comparisons in place of index constants and scatters).
+The exporter knows core ATen only. Three backward operators are ours: convolution (as convolutions), non-overlapping
+max-pool (as comparisons in place of index constants and scatters) and relu (as a product).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def table() -> dict[Any, Any]:
     found = dict(core_aten_decompositions())
     found[aten.convolution_backward.default] = convolution_backward
     found[aten.max_pool2d_with_indices_backward.default] = max_pool2d_backward
+    found[aten.threshold_backward.default] = threshold_backward
     return found
 
 
@@ -82,12 +83,19 @@ def max_pool2d_backward(
     plain = not any(padding) and all(step == 1 for step in dilation) and list(stride or kernel) == list(kernel)
     if not plain or h % kh or w % kw:
         raise BadInput("only max-pools with stride = kernel that divide the image can be traced; change the kernel")
-    rows = x.view(n, c, h // kh, kh, w).split(1, dim=3)
+    high, wide = h // kh, w // kw
+    rows = [row.view(n, c, high, w) for row in x.view(n, c, high, kh, w).split(1, dim=3)]
     best_row = _largest(rows)
-    columns = best_row.view(n, c, h // kh, w // kw, kw).split(1, dim=4)
-    by_column = _to_first(columns, _largest(columns), grad.view(n, c, h // kh, w // kw, 1))
-    along_row = torch.cat(by_column, dim=4).view(n, c, h // kh, 1, w)
-    return torch.cat(_to_first(rows, best_row, along_row), dim=3).view(n, c, h, w)
+    columns = [cell.view(n, c, high, wide) for cell in best_row.view(n, c, high, wide, kw).split(1, dim=4)]
+    by_column = _to_first(columns, _largest(columns), grad)
+    along_row = torch.cat([part.view(n, c, high, wide, 1) for part in by_column], dim=4).view(n, c, high, w)
+    by_row = _to_first(rows, best_row, along_row)
+    return torch.cat([part.view(n, c, high, 1, w) for part in by_row], dim=3).view(n, c, h, w)
+
+
+def threshold_backward(grad: Tensor, x: Tensor, threshold: float) -> Tensor:
+    """Gradient of relu (`threshold` 0): a product with a mask, which runs several times faster than a selection."""
+    return grad * (x > threshold).to(grad.dtype)
 
 
 def _largest(cells: Any) -> Tensor:
@@ -102,7 +110,7 @@ def _to_first(cells: Any, best: Tensor, grad: Tensor) -> list[Tensor]:
     shares = []
     rest = grad
     for cell in cells[:-1]:
-        share = torch.where(cell >= best, rest, 0.0)
+        share = rest * (cell >= best).to(rest.dtype)
         shares.append(share)
         rest = rest - share
     return [*shares, rest]

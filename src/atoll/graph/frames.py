@@ -87,8 +87,8 @@ def _arrays(heads: Sequence[ArrayHead], body: bytes | bytearray) -> dict[str, Ar
     found: dict[str, Array] = {}
     start = 0
     for head in heads:
-        if head.dtype not in DTYPES:
-            raise EngineFailed(f"a frame carried an array of dtype {head.dtype}")
+        if head.dtype not in DTYPES or any(length < 0 for length in head.shape):
+            raise EngineFailed(f"a frame carried an array of dtype {head.dtype} and shape {head.shape}")
         dtype = np.dtype(head.dtype)
         count = math.prod(head.shape)
         if start + count * dtype.itemsize > len(body):

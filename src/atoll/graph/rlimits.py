@@ -8,7 +8,6 @@ gigabytes. Where the platform has no `resource` module (Windows), the parent's w
 from __future__ import annotations
 
 import os
-import sys
 from types import ModuleType
 
 resource: ModuleType | None
@@ -33,7 +32,7 @@ def lock_down(memory_bytes: int) -> None:
     _limit("RLIMIT_DATA", _base() + memory_bytes)
     _limit("RLIMIT_FSIZE", 0)
     _limit("RLIMIT_CORE", 0)
-    _limit("RLIMIT_NOFILE", _highest_descriptor() + 1)
+    _limit("RLIMIT_NOFILE", _first_free_descriptor())
 
 
 def allow_cpu(seconds: int) -> None:
@@ -63,9 +62,8 @@ def _base() -> int:
         return ASSUMED_BASE
 
 
-def _highest_descriptor() -> int:
-    folder = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-    try:
-        return max(int(name) for name in os.listdir(folder))
-    except OSError:
-        return 64
+def _first_free_descriptor() -> int:
+    """All descriptors below it are taken, so a limit there leaves none to open."""
+    free = os.dup(2)
+    os.close(free)
+    return free

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from atoll.graph.signatures import Signature
+
 PRODUCER = "atoll"
-BATCH = "batch"
 IR_VERSION = 9
 
-Port = tuple[str, int, tuple[int | str, ...]]  # name, ONNX element type, shape (a string is a symbolic dimension)
 
-
-def tidy(model: ModelProto, inputs: Sequence[Port], outputs: Sequence[Port]) -> bytes:
-    """Serialise `model` with its inputs and outputs renamed to the given ports (in order, one for one).
+def tidy(model: ModelProto, ports: Signature) -> bytes:
+    """Serialise `model` with its inputs and outputs renamed to those of `ports` (in order, one for one).
 
     Equal initialisers and equal nodes are merged, unused ones dropped; values are numbered in order. Raises
     onnx.checker.ValidationError when the result is not valid ONNX.
     """
+    inputs, outputs = ports.inputs, ports.outputs
     graph = model.graph
     names = {old.name: port[0] for old, port in zip(graph.input, inputs, strict=True)}
     nodes, constants, final = _merge(graph, names)

@@ -27,12 +27,12 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from atoll.errors import BadInput
 from atoll.graph import decompose, manifest, optimizers
-from atoll.graph.tidy import BATCH, Port, tidy
+from atoll.graph.signatures import BATCH, Signature, signature
+from atoll.graph.tidy import tidy
 
 OPSET = 18
 GRADIENT_NORM = 1.0
-FLOAT, UINT8, INT64 = 1, 2, 7  # ONNX element types
-_ELEMENT = {torch.float32: FLOAT, torch.uint8: UINT8, torch.int64: INT64}
+_DTYPES: dict[torch.dtype, manifest.DType] = {torch.float32: "float32", torch.uint8: "uint8", torch.int64: "int64"}
 _TRACE_BATCH = 6  # any size that no other dimension is likely to have: torch gives equal sizes one symbol
 
 Loss = Callable[..., Tensor]
@@ -95,29 +95,22 @@ def trace(
     values = list(parameters.values())
     zeros = [torch.zeros_like(parameters[name]) for name in owners.values()]
     scalars = [torch.tensor(0), torch.tensor(0.1)]
-    batch_x = ("x", _ELEMENT[x.dtype], (BATCH, *x.shape[1:]))
-    batch_y = ("y", INT64, (BATCH,))
-    weights: list[Port] = [(tensor.name, FLOAT, tensor.shape) for tensor in tensors]
-    step_in: list[Port] = [batch_x, batch_y, ("step", INT64, ()), ("learning_rate", FLOAT, ()), *weights]
-    step_out: list[Port] = [("loss", FLOAT, ()), *((f"next.{name}", FLOAT, shape) for name, _, shape in weights)]
-    params = weights[: len(parameters)]
     with torch.no_grad():
         classes = int(model(x).shape[1])
+    sample = manifest.Input(shape=tuple(x.shape[1:]), dtype=_DTYPES[x.dtype])
     return TracedJob(
-        step=_export(graphs.step, [x, y, *scalars, *values, *zeros], step_in, step_out),
-        evaluate=_export(
-            graphs.evaluate, [x, y, *values], [batch_x, batch_y, *params], [("loss", FLOAT, ()), ("correct", INT64, ())]
-        ),
-        predict=_export(graphs.predict, [x, *values], [batch_x, *params], [("scores", FLOAT, (BATCH, classes))]),
+        step=_export(graphs.step, [x, y, *scalars, *values, *zeros], signature("step", tensors, sample, classes)),
+        evaluate=_export(graphs.evaluate, [x, y, *values], signature("evaluate", tensors, sample, classes)),
+        predict=_export(graphs.predict, [x, *values], signature("predict", tensors, sample, classes)),
         tensors=tensors,
-        input=manifest.Input(shape=tuple(x.shape[1:]), dtype=str(x.dtype).removeprefix("torch.")),  # type: ignore[arg-type]
+        input=sample,
         classes=classes,
         initial={name: value.numpy().copy() for name, value in parameters.items()},
     )
 
 
 def _example(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.dtype not in _ELEMENT or y.dtype != torch.int64 or y.dim() != 1 or len(x) != len(y) or not len(x):
+    if x.dtype not in _DTYPES or y.dtype != torch.int64 or y.dim() != 1 or len(x) != len(y) or not len(x):
         raise BadInput("the example must be x (uint8, float32 or int64) and y (int64, one label a sample)")
     return x[:1].expand(_TRACE_BATCH, *x.shape[1:]).clone(), y[:1].expand(_TRACE_BATCH).clone()
 
@@ -192,10 +185,8 @@ def _record(function: Callable[..., Any], arguments: Sequence[Tensor], batched: 
     return recorded
 
 
-def _export(
-    function: Callable[..., Any], arguments: Sequence[Tensor], inputs: Sequence[Port], outputs: Sequence[Port]
-) -> bytes:
-    batched = sum(BATCH in shape for _, _, shape in inputs)
+def _export(function: Callable[..., Any], arguments: Sequence[Tensor], ports: Signature) -> bytes:
+    batched = sum(BATCH in shape for _, _, shape in ports.inputs)
     recorded = _record(function, arguments, batched)
     batch = torch.export.Dim(BATCH, min=1, max=65_536)
     dynamic = tuple({0: batch} if index < batched else None for index in range(len(arguments)))
@@ -206,4 +197,4 @@ def _export(
         exported = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=OPSET)
     if exported is None:
         raise BadInput("the exporter returned nothing")
-    return tidy(exported.model_proto, inputs, outputs)
+    return tidy(exported.model_proto, ports)

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
 
 from atoll.wire.hashing import keccak
 
@@ -25,16 +26,21 @@ _PANICS = {
 }
 
 
+class BadData(Exception):
+    """Bytes that are not what the ABI says: another contract answered, or none."""
+
+
 @dataclass(frozen=True)
 class ContractError:
-    """A decoded revert: the error's name, its arguments by name, and the sentence of its documentation."""
+    """A decoded revert: the error's name, its arguments by name, and its sentence in the contract's source."""
 
     name: str
     arguments: dict[str, Any]
+    sentence: str = ""
 
     def __str__(self) -> str:
         inside = ", ".join(f"{name} {_show(value)}" for name, value in self.arguments.items())
-        return f"{self.name}({inside})"
+        return f"{self.name}({inside}): {self.sentence}" if self.sentence else f"{self.name}({inside})"
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,11 @@ def _errors() -> dict[bytes, dict[str, Any]]:
 
 
 @cache
+def _sentences() -> dict[str, str]:
+    return {error: text for name in CONTRACTS for error, text in artifact(name)["errors"].items()}
+
+
+@cache
 def _events(contract: str) -> dict[bytes, dict[str, Any]]:
     entries = [entry for entry in artifact(contract)["abi"] if entry["type"] == "event"]
     return {keccak(signature(entry).encode()): entry for entry in entries}
@@ -114,7 +125,10 @@ def result(contract: str, function: str, data: bytes) -> Any:
 
 
 def _decode(entries: Sequence[dict[str, Any]], data: bytes) -> tuple[Any, ...]:
-    return decode(types_of(entries), data)
+    try:
+        return decode(types_of(entries), data)
+    except (DecodingError, ValueError) as error:
+        raise BadData(str(error)) from error
 
 
 def _plain(entry: dict[str, Any], value: Any) -> Any:
@@ -138,7 +152,8 @@ def contract_error(data: bytes) -> ContractError | None:
         values = _decode(entry["inputs"], rest)
         names = [one["name"] for one in entry["inputs"]]
         plain = [_plain(one, value) for one, value in zip(entry["inputs"], values, strict=True)]
-        return ContractError(entry["name"], dict(zip(names, plain, strict=True)))
+        sentence = _sentences().get(signature(entry), "")
+        return ContractError(entry["name"], dict(zip(names, plain, strict=True)), sentence)
     if selector == keccak(b"Error(string)")[:4]:
         return ContractError("Error", {"message": decode(["string"], rest)[0]})
     if selector == keccak(b"Panic(uint256)")[:4]:

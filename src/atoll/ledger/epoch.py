@@ -59,8 +59,8 @@ class PublishedEpoch:
     """What validators publish for an epoch.
 
     `receipts` in canonical order; `accounts` sorted, every account that was ever owed something, with its cumulative
-    base units; `jobs` sorted, the jobs that this epoch touches, with their cumulative totals. A decoded one has only
-    been checked for its form: `atoll.ledger.statement.explain` checks that it adds up.
+    base units; `jobs` sorted, with their cumulative totals, those whose total or settled flag is new. A decoded one
+    has only been checked for its form: `atoll.ledger.statement.explain` checks that it adds up.
     """
 
     number: int
@@ -121,7 +121,8 @@ def _job_totals(
         sums[job] = before.total
     for receipt in receipts:
         sums[receipt.job] += receipt.amount
-    return tuple(JobTotal(job, total, job in settled) for job, total in sorted(sums.items()))
+    rows = (JobTotal(job, total, job in settled) for job, total in sorted(sums.items()))
+    return tuple(row for row in rows if row.settled or row != previous.get(row.job, JobTotal(row.job, 0)))
 
 
 def _check_limits(epoch: PublishedEpoch) -> None:

@@ -245,6 +245,8 @@ class _Walk:
             if before is not None and before != Reason.UNSETTLED:
                 yield f"{where}: {receipt} was already settled in an earlier epoch"
             self.seen[receipt.key] = receipt.reason
+            if receipt.job in self.totals.jobs and self.totals.jobs[receipt.job].settled:
+                yield f"{where}: {receipt} belongs to a job that was settled in an earlier epoch"
             yield from self._price(where, receipt)
             self.checked["receipts"] += 1
 
@@ -278,19 +280,22 @@ class _Walk:
         sums = Counter({job: total.total for job, total in self.totals.jobs.items()})
         for receipt in epoch.receipts:
             sums[receipt.job] += receipt.amount
+        new = {receipt.job for receipt in epoch.receipts if receipt.amount}
         names = [total.job for total in epoch.jobs]
         if any(before >= after for before, after in pairwise(names)):
             yield f"{where}: the published job totals are not in rising order without repetition"
         found = {total.job: total for total in epoch.jobs}
-        for job in sorted({receipt.job for receipt in epoch.receipts} | found.keys()):
+        for job in sorted(new | found.keys()):
             name = f"{where}, job 0x{job.hex()}"
             before = self.totals.jobs.get(job)
             if job not in found:
-                yield f"{name}: it has receipts, but no published total"
+                yield f"{name}: its receipts add up to {sums[job]}, but no total is published for it"
             elif found[job].total != sums[job]:
                 yield f"{name}: the receipts add up to {sums[job]}, but the published total is {found[job].total}"
             elif before is not None and before.settled:
                 yield f"{name}: it was settled in an earlier epoch, yet it appears again"
+            elif job not in new and not found[job].settled:
+                yield f"{name}: it is listed, but neither its total nor its end is new"
             elif sums[job] > self.chain.budgets.get(job, sums[job]):
                 yield f"{name}: its total is {sums[job]}, but its escrow was only {self.chain.budgets[job]}"
             self.checked["jobs"] += 1

@@ -93,6 +93,7 @@ class Job:
         self.enlisted = enlisted
         self.standing = begin(terms, enlisted)
         self.certificates: list[Quorum] = []
+        self.committees: list[tuple[bytes, ...]] = [self.standing.committee]
         self._later: dict[int, list[Signed]] = {}
         self._asked = now
         self.round: Round | None = self._open_round(now)
@@ -121,6 +122,7 @@ class Job:
             return []
         self.certificates.append(self.round.ballot.quorums[Phase.CERTIFY])
         self.standing = advance(self.terms, self.standing, finished.certificate)
+        self.committees.append(self.standing.committee)
         self.round = None if self.standing.done else self._open_round(now)
         kept = self._later.pop(self.standing.round, [])
         kept.sort(key=lambda signed: not isinstance(signed.body, Quorum))  # a certificate first: no work for the past
@@ -163,7 +165,7 @@ class Job:
         last = first + HISTORY_BATCH if isinstance(signed.body, HistoryAsk) else first + 1
         if signed.account == self.member.account or isinstance(signed.body, Quorum):
             return []
-        return [Send((signed.account,), self._sign(known)) for known in self.certificates[first:last]]
+        return [Send((signed.account,), self.sign(known)) for known in self.certificates[first:last]]
 
     def _keep(self, signed: Signed, now: float) -> list[Effect]:
         """Keep a message of a later round; if this node has been behind for a while, ask for what it missed."""
@@ -175,7 +177,8 @@ class Job:
             return []
         self._asked = now
         ask = HistoryAsk(self.terms.job, self.standing.round)
-        return [Send((signed.account,), self._sign(ask))]
+        return [Send((signed.account,), self.sign(ask))]
 
-    def _sign(self, body: Quorum | HistoryAsk) -> Signed:
+    def sign(self, body: Quorum | HistoryAsk) -> Signed:
+        """An envelope of this node."""
         return seal(self.terms.domain, body, self.member.account, self.member.sign)

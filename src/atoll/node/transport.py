@@ -245,7 +245,8 @@ class Transport:
         slots = self._slots_of.setdefault(peer, asyncio.Semaphore(self._limits.handlers_per_peer))
         try:
             connection.set_max_concurrent_uni_streams(0)
-            connection.set_max_concurrent_bi_streams(self._limits.handlers_per_peer)
+            # More streams than handlers: a stream counts until its last acknowledgement, which may come 25 ms late.
+            connection.set_max_concurrent_bi_streams(4 * self._limits.handlers_per_peer)
             connection.set_receive_window(self._limits.window_bytes)
             while True:
                 stream = await connection.accept_bi()
@@ -271,9 +272,10 @@ class Transport:
                 async with asyncio.timeout(self._limits.transfer_seconds):
                     await send.write_all(answer)
                     await send.finish()
-                    await send.stopped()  # the peer has it all: only now does this request stop taking a place
-                self._count(peer, len(answer), len(payload))
-                return
+            self._count(peer, len(answer), len(payload))
+            async with asyncio.timeout(self._limits.transfer_seconds):
+                await send.stopped()  # the peer has it all, which `close` waits for; it may take a delayed ack (25 ms)
+            return
         except Refused as error:
             code = error.reason
         except TimeoutError:

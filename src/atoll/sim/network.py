@@ -32,6 +32,7 @@ DOMAIN = Domain(31337, b"\x11" * 20)
 JOBS_CONTRACT = b"\x22" * 20
 TICK_SECONDS = 0.2
 SECONDS_PER_STEP = 0.01
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,16 +134,23 @@ class SimNode:
     def _work(self, effect: Effect) -> None:
         if self.job is None or self.job.round is None:
             return
-        context = self.job.round.context
+        current, context = self.job.round, self.job.round.context
         steps = self.network.material.manifest.steps if isinstance(effect, Train) else 1
         others = tuple(account for account in context.everybody if account != self.account)
         life = self.life
 
         def done() -> None:
-            if self.alive and self.life == life:
+            if not self.alive or self.life != life or self.job is None:
+                return
+            try:
                 event = _now(self._event(effect, context.model, others))
-                if event is not None:
-                    self.handle(event)
+            except AtollError as error:  # a peer may be back in a moment
+                self.notes.append(str(error))
+                if self.job.round is current:
+                    self.network.clock.after(RETRY_SECONDS, done)
+                return
+            if event is not None:
+                self.handle(event)
 
         self.network.clock.after(steps * SECONDS_PER_STEP * self.network.slowness[self.index], done)
 
@@ -155,11 +163,7 @@ class SimNode:
                 return await attack(name, bench, effect.unit, model, others)
             if effect.audit and self.index in faults.lying_auditors:
                 return await attack("random", bench, effect.unit, model, others)
-        try:
-            return await bench.carry_out(effect, model, others)
-        except AtollError as error:
-            self.notes.append(str(error))
-            return None
+        return await bench.carry_out(effect, model, others)
 
     def keep(self, data: bytes) -> bytes:
         """Store a blob."""

@@ -1,4 +1,4 @@
-"""Data sets of images: IDX files, samples with Merkle proofs, the cache of fetched samples, and the MNIST subset inside.
+"""Data sets of images: IDX files, samples with Merkle proofs, the cache of fetched samples, the bundled MNIST subset.
 
 One sample's bytes are its x (uint8, C order) followed by its label (u32, little-endian); they are the leaf data of the
 data set's Merkle tree. IDX is the format of MNIST and its kin: http://yann.lecun.com/exdb/mnist/
@@ -67,7 +67,8 @@ class DataSet:
 
     def sample(self, index: int) -> bytes:
         """Sample bytes of one sample."""
-        return self.images[index].tobytes() + int(self.labels[index]).to_bytes(LABEL_BYTES, "little")
+        image: bytes = self.images[index].tobytes()
+        return image + int(self.labels[index]).to_bytes(LABEL_BYTES, "little")
 
     def prove(self, index: int) -> list[bytes]:
         """Merkle proof of one sample: sibling hashes, lowest first."""
@@ -125,11 +126,8 @@ def bundled_mnist() -> tuple[DataSet, DataSet]:
 
 def bundled_card() -> dict[str, Any]:
     """The data card of `bundled_mnist`."""
-    licence, origin = (
-        "CC-BY-SA-3.0",
-        "MNIST by Yann LeCun, Corinna Cortes and Christopher J.C. Burges; stratified subset",
-    )
-    return data_card("mnist-12k", *bundled_mnist(), licence, origin)
+    origin = "MNIST by Yann LeCun, Corinna Cortes and Christopher J.C. Burges; stratified subset"
+    return data_card("mnist-12k", *bundled_mnist(), "CC-BY-SA-3.0", origin)
 
 
 def load_idx(path: Path, rank: int) -> Bytes:
@@ -140,8 +138,9 @@ def load_idx(path: Path, rank: int) -> Bytes:
     raw = _unpacked(path)
     expected = bytes([0, 0, 8, rank])
     if raw[:4] != expected:
+        found = raw[:4].hex() or "nothing"
         raise BadInput(
-            f"{path} begins with {raw[:4].hex() or 'nothing'}, expected {expected.hex()} (IDX, {rank}-d bytes)"
+            f"{path} begins with {found}, expected {expected.hex()} (IDX, unsigned bytes, {rank} dimensions)"
         )
     header = 4 + 4 * rank
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
@@ -210,10 +209,15 @@ class SampleStore:
         return [int(index) for index in wanted[~self._held[wanted]]]
 
     def put(self, index: int, data: bytes, proof: Sequence[bytes]) -> None:
-        """Keep one sample. Raises Refused(MALFORMED) for a wrong length, Refused(BAD_PROOF) unless it is that sample."""
+        """Keep one sample. Raises Refused(MALFORMED) on a wrong length, Refused(BAD_PROOF) unless it is that sample."""
         read_sample(data, self.shape)
         if not verify_sample(self.root, self.count, index, data, proof):
             raise Refused(Reason.BAD_PROOF, f"sample {index} of {self.root.hex()}")
+        self._write(index, data)
+
+    def keep(self, index: int, data: bytes) -> None:
+        """Keep one sample whose proof the caller has checked. Raises Refused(MALFORMED) on a wrong length."""
+        read_sample(data, self.shape)
         self._write(index, data)
 
     def fill(self, source: DataSet) -> None:
@@ -224,7 +228,7 @@ class SampleStore:
             self._write(index, source.sample(index))
 
     def gather(self, indices: Sequence[int] | Labels) -> tuple[Bytes, Labels]:
-        """Images uint8 [n, ...] and labels int64 [n], in the order asked for. Raises InternalError if one is missing."""
+        """Images uint8 [n, ...] and labels int64 [n] in the order asked for; raises InternalError if one is missing."""
         absent = self.missing(indices)
         if absent:
             raise InternalError(f"{len(absent)} samples were used before they were fetched, the first is {absent[0]}")

@@ -52,13 +52,12 @@ def divide_half_even(sums: NDArray[np.float64], divisor: int) -> NDArray[np.floa
 
 
 def shift_half_even(values: NDArray[np.int64], shift: int | NDArray[np.int64]) -> NDArray[np.int64]:
-    """values / 2^shift, ties to even; `shift` from 0 to 62, one number or one for each value."""
+    """values / 2^shift, ties to even, for magnitudes up to 2^62; `shift` from 0 to 62, one number or one a value."""
     shifts = np.asarray(shift, dtype=np.int64)
-    down = values >> shifts
-    rest = values - (down << shifts)
     half = np.left_shift(np.int64(1), shifts) >> 1
-    down += (rest > half) | ((rest == half) & (half > 0) & (down & 1 == 1))
-    return down
+    odd = (values >> shifts) & (half > 0)  # a tie goes up only from an odd number
+    rounded: NDArray[np.int64] = (values + np.maximum(half - 1, 0) + odd) >> shifts
+    return rounded
 
 
 def sum_of_squares(values: NDArray[np.int64]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atoll.errors import Refused
 from atoll.wire.files import HashedFiles, is_name
+from atoll.wire.hashing import blob_id
 from atoll.wire.reasons import Reason
 
 _RESTORE = "Run `atoll get {name}` to bring it back from the network."
@@ -54,8 +55,10 @@ class BlobStore:
         Raises Refused(BUSY) when it does not fit beside the pinned ones, MachineError when the disk fails.
         """
         with self._lock:
-            self._make_room(len(data))
-            blob = self._files.put(data)
+            blob = blob_id(data)
+            if blob not in self._files:
+                self._make_room(len(data))
+            self._files.put(data)
             if pin:
                 self.pin(blob)
             return blob

@@ -168,3 +168,13 @@ POST = Struct(  # checked by Settlement: what an epoch adds up to
         ("bytes32", "totals"),
     ),
 )
+PERMIT = Struct(  # checked by Token, whose domain has the same name and version: an approval by signature (EIP-2612)
+    "Permit",
+    (
+        ("address", "owner"),
+        ("address", "spender"),
+        ("uint256", "value"),
+        ("uint256", "nonce"),
+        ("uint256", "deadline"),
+    ),
+)

@@ -103,8 +103,11 @@ class HashedFiles:
         if expected not in (None, name):
             raise Refused(Reason.WRONG_HASH, f"{len(data)} bytes hash to {name.hex()}")
         with self._lock:
-            if name in self._sizes:
+            if name in self._sizes and self.path(name).exists():
+                self._touch(name)
                 return name
+            if name in self._sizes:
+                self._forget(name)  # somebody removed the file
             if self.total_bytes + len(data) > self.limit_bytes:
                 room = max(0, self.limit_bytes - self.total_bytes)
                 raise Refused(Reason.BUSY, f"{len(data)} bytes, room for {room} of {self.limit_bytes}")

@@ -18,7 +18,7 @@ const settings = {
   evmVersion: "cancun",
   optimizer: { enabled: true, runs: 200 },
   metadata: { bytecodeHash: "none", appendCBOR: false },
-  outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"] } },
+  outputSelection: { "*": { "*": ["abi", "userdoc", "evm.bytecode.object", "evm.deployedBytecode.object"] } },
 };
 
 const names = readdirSync(root).filter((name) => name.endsWith(".sol")).sort();
@@ -52,6 +52,9 @@ for (const name of deployable) {
     compiler: { solc: solc.version(), openzeppelin, evmVersion, optimizer, metadata },
     source_sha256: sourceHash,
     abi: built.abi,
+    errors: Object.fromEntries(
+      Object.entries(built.userdoc.errors ?? {}).map(([error, docs]) => [error, docs[0].notice]),
+    ),
     bytecode: "0x" + built.evm.bytecode.object,
   };
   writeFileSync(join(output, `${name}.json`), JSON.stringify(artifact, null, 1) + "\n");

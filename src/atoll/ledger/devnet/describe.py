@@ -109,7 +109,7 @@ def _block(header: Any, transactions: list[str]) -> Json:
 def transaction(item: Any, sender: bytes, base_fee: int | None) -> Json:
     """A transaction; `base_fee` is that of its block, None while it waits."""
     kind = _type(item)
-    body = {
+    body: Json = {
         "hash": data(bytes(item.hash)),
         "type": quantity(kind),
         "nonce": quantity(item.nonce),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eth.chains.base import MiningChain
 from eth.exceptions import HeaderNotFound, Revert
 from eth.vm.forks import PragueVM
 from eth.vm.spoof import SpoofTransaction
-from eth_utils import ValidationError
+from eth_utils.exceptions import ValidationError
 
 from atoll.ledger.devnet import describe
 from atoll.ledger.devnet.store import Store
@@ -24,6 +25,10 @@ MAX_PENDING = 5_000
 MAX_NONCE_GAP = 128
 REPLACEMENT_BUMP = 110  # per cent of the fee that a replacement must offer, as in geth
 _ACCEPTED_TYPES = (0, 1, 2)  # legacy, access list, dynamic fee: no blobs, no delegated code
+
+
+Topics = Sequence[Sequence[bytes] | None]
+"""A filter: for each place the topics that match, None for any."""
 
 
 class Rejected(Exception):
@@ -36,6 +41,17 @@ class Reverted(Exception):
     def __init__(self, message: str, data: bytes) -> None:
         self.data = data
         super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A call: who asks, which contract (empty to deploy one), the call's data, wei sent along, and a gas limit."""
+
+    sender: bytes
+    to: bytes
+    data: bytes
+    value: int = 0
+    gas: int = GAS_LIMIT
 
 
 class Pending:
@@ -105,7 +121,9 @@ class Evm:
         self._clock = clock
         self.chain_id = chain_id
         self.pending = Pending()
-        self._class = type("DevChain", (MiningChain,), {"chain_id": chain_id, "vm_configuration": ((0, PragueVM),)})
+        self._class: Any = type(
+            "DevChain", (MiningChain,), {"chain_id": chain_id, "vm_configuration": ((0, PragueVM),)}
+        )
         self._offset = int(store.get("offset") or 0)
         if store.get("chain_id") is None:
             with store.transaction():
@@ -232,11 +250,12 @@ class Evm:
         run("insert into blocks values(?,?,?)", (block.number, block.hash, json.dumps(rows.block)))
         for transaction, receipt in zip(rows.transactions, rows.receipts, strict=True):
             name = bytes.fromhex(transaction["hash"][2:])
-            run("insert into transactions values(?,?,?,?)", (name, block.number, json.dumps(transaction), json.dumps(receipt)))
+            row = (name, block.number, json.dumps(transaction), json.dumps(receipt))
+            run("insert into transactions values(?,?,?,?)", row)
             for log in receipt["logs"]:
                 address, topics = bytes.fromhex(log["address"][2:]), "".join(t[2:] for t in log["topics"])
-                row = (block.number, int(log["logIndex"], 16), address, bytes.fromhex(topics), json.dumps(log))
-                run("insert into logs values(?,?,?,?,?)", row)
+                place = block.number, int(log["logIndex"], 16)
+                run("insert into logs values(?,?,?,?,?)", (*place, address, bytes.fromhex(topics), json.dumps(log)))
 
     # Reading
 
@@ -277,10 +296,11 @@ class Evm:
         ).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def logs(self, first: int, last: int, addresses: Sequence[bytes], topics: Sequence[Sequence[bytes] | None]) -> list[Any]:
+    def logs(self, first: int, last: int, addresses: Sequence[bytes], topics: Topics) -> list[Any]:
         """Logs of blocks `first` to `last` from one of the addresses (all if none is named) that match the topics."""
         rows = self._store.connection.execute(
-            "select address, topics, body from logs where number between ? and ? order by number, log_index", (first, last)
+            "select address, topics, body from logs where number between ? and ? order by number, log_index",
+            (first, last),
         )
         wanted = set(addresses)
         return [
@@ -326,36 +346,41 @@ class Evm:
 
     # Calls
 
-    def call(self, sender: bytes, to: bytes, data: bytes, *, value: int = 0, gas: int | None = None, number: int | None = None) -> bytes:
+    def call(self, message: Message, number: int | None = None) -> bytes:
         """What a call returns, without changing anything; raises Reverted."""
-        return bytes(self._run(sender, to, data, value, gas or GAS_LIMIT, number).output)
+        return bytes(self._run(message, number).output)
 
-    def estimate(self, sender: bytes, to: bytes, data: bytes, *, value: int = 0) -> int:
+    def estimate(self, message: Message) -> int:
         """Gas that is enough for the call now; raises Reverted if none is.
 
         What is used is less than what is needed (refunds; the 1/64 that a call keeps back), so a little is added and
         tried, and doubled until it is enough.
         """
-        computation = self._run(sender, to, data, value, GAS_LIMIT, None)
+        computation = self._run(replace(message, gas=GAS_LIMIT), None)
         limit = (GAS_LIMIT - int(computation.get_gas_remaining())) * 65 // 64 + 100
         while limit < GAS_LIMIT:
             try:
-                self._run(sender, to, data, value, limit, None)
+                self._run(replace(message, gas=limit), None)
             except Reverted:
                 limit *= 2
             else:
                 return limit
         return GAS_LIMIT
 
-    def _run(self, sender: bytes, to: bytes, data: bytes, value: int, gas: int, number: int | None) -> Any:
+    def _run(self, message: Message, number: int | None) -> Any:
         # A call is free: with a base fee of zero nobody needs a balance to look.
         header = self._header(number).copy(base_fee_per_gas=0)
         state = self._chain.get_vm(header).state
         unsigned = self._chain.create_unsigned_transaction(
-            nonce=state.get_nonce(sender), gas_price=0, gas=gas, to=to, value=value, data=data
+            nonce=state.get_nonce(message.sender),
+            gas_price=0,
+            gas=message.gas,
+            to=message.to,
+            value=message.value,
+            data=message.data,
         )
         try:
-            computation = state.apply_transaction(SpoofTransaction(unsigned, from_=sender))
+            computation = state.apply_transaction(SpoofTransaction(unsigned, from_=message.sender))
         except ValidationError as error:
             raise Rejected(str(error)) from error
         if computation.is_error:
@@ -366,10 +391,8 @@ class Evm:
         return computation
 
 
-def _topics_match(packed: bytes, wanted: Sequence[Sequence[bytes] | None]) -> bool:
+def _topics_match(packed: bytes, wanted: Topics) -> bool:
     """`packed` is the log's topics of 32 bytes each; every wanted place must hold one of its values, None any."""
     if len(wanted) * 32 > len(packed):
         return False
-    return all(
-        values is None or packed[32 * place : 32 * place + 32] in values for place, values in enumerate(wanted)
-    )
+    return all(values is None or packed[32 * place : 32 * place + 32] in values for place, values in enumerate(wanted))

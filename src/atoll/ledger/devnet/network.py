@@ -107,7 +107,7 @@ class Devnet:
 
     def _send(self, to: str, data: bytes, *, gas: int, value: int = 0) -> bytes:
         account = bytes.fromhex(self._deployer.address[2:])
-        transaction = {
+        transaction: dict[str, Any] = {
             "type": 2,
             "chainId": self._terms.chain_id,
             "nonce": self.evm.nonce(account, pending=True),

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from atoll.ledger.devnet.evm import Evm, Rejected, Reverted
 from atoll.ledger.devnet.describe import data, quantity
+from atoll.ledger.devnet.evm import GAS_LIMIT, Evm, Message, Rejected, Reverted
 
 MAX_BATCH = 100
 MAX_LOG_RANGE = 10_000
@@ -47,8 +47,8 @@ def _int(value: Any) -> int:
 class Rpc:
     """Answers JSON-RPC requests from one `Evm`, one at a time.
 
-    `on_transaction`, which can be set, is called after a transaction was queued. `fund` sends a newcomer its first coins and returns the
-    transactions' hashes; it is None on a chain without a faucet.
+    `on_transaction`, which can be set, is called after a transaction was queued. `fund` sends a newcomer its first
+    coins and returns the transactions' hashes; it is None on a chain without a faucet.
     """
 
     def __init__(
@@ -179,22 +179,22 @@ class Rpc:
         addresses = [_bytes(a, 20) for a in ([address] if isinstance(address, str) else address)]
         return self.evm.logs(first, last, addresses, [_topic(topic) for topic in query.get("topics") or []])
 
-    def _message(self, call: Any) -> dict[str, Any]:
+    def _message(self, call: Any) -> Message:
         if not isinstance(call, dict):
             raise InvalidParams("a call object is expected")
-        return {
-            "sender": _bytes(call["from"], 20) if call.get("from") else _NOBODY,
-            "to": _bytes(call["to"], 20) if call.get("to") else b"",
-            "data": _bytes(call.get("data") or call.get("input") or "0x"),
-            "value": _int(call.get("value") or 0),
-        }
+        return Message(
+            sender=_bytes(call["from"], 20) if call.get("from") else _NOBODY,
+            to=_bytes(call["to"], 20) if call.get("to") else b"",
+            data=_bytes(call.get("data") or call.get("input") or "0x"),
+            value=_int(call.get("value") or 0),
+            gas=min(_int(call.get("gas") or GAS_LIMIT), GAS_LIMIT),
+        )
 
     def _call(self, call: Any, tag: str = "latest", _overrides: Any = None) -> str:
-        gas = _int(call["gas"]) if isinstance(call, dict) and call.get("gas") else None
-        return data(self.evm.call(**self._message(call), gas=gas, number=self._at(tag)))
+        return data(self.evm.call(self._message(call), self._at(tag)))
 
     def _estimate(self, call: Any, _tag: str = "latest", _overrides: Any = None) -> str:
-        return quantity(self.evm.estimate(**self._message(call)))
+        return quantity(self.evm.estimate(self._message(call)))
 
     def _send_raw(self, raw: str) -> str:
         name = self.evm.submit(_bytes(raw))

@@ -112,7 +112,7 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where the server can be reached from this machine."""
-        host, port = self.server_address[:2]
+        host, port = str(self.server_address[0]), self.server_address[1]
         return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # comparing, not binding
 
     def start(self) -> None:
@@ -162,4 +162,3 @@ class Producer:
             if again:
                 pause.wait(1.0 - self._clock() % 1.0)
                 self._wake.set()
-

@@ -65,7 +65,7 @@ def aggregate(updates: Sequence[bytes], length: int, form: Update = FORM) -> NDA
 
 
 def apply(model: bytes, change: NDArray[np.int64]) -> bytes:
-    """MODEL BYTES after a change int64 [P]; what leaves int32 saturates. Raises Refused(MALFORMED) on a wrong length."""
+    """MODEL BYTES after a change int64 [P]; what leaves int32 saturates. Raises Refused(MALFORMED) on wrong lengths."""
     return saturate(vector_of(model, len(change)) + change)
 
 

@@ -44,10 +44,11 @@ class Updates:
         return len(self.ids)
 
     def chunks(self) -> Iterator[tuple[int, Rows]]:
-        """(first column, float64 [n, columns]) over all columns; the array is reused for the next chunk."""
+        """(first column, float64 [n, columns]) over all columns; the next chunk overwrites the array."""
         step = COLUMNS // self._block * self._block
+        buffer = np.empty((len(self), min(step, self.length)))
         for start in range(0, self.length, step):
-            rows = np.empty((len(self), min(step, self.length - start)))
+            rows = buffer[:, : self.length - start]
             for row, (exponents, values), ratio in zip(rows, self._parts, self._ratios, strict=True):
                 self._expand(row, exponents, values, start)
                 if ratio is not None:
@@ -72,22 +73,23 @@ class Updates:
         count = len(self)
         total = np.zeros((count, count), dtype=object)
         for _, rows in self.chunks():
+            if max(rows.max(), -rows.min()) < 1 << _LIMB_BITS:
+                total += _integers(rows @ rows.T)
+                continue
             # v = high * 2^20 + low with |low| <= 2^19 and |high| <= 2^13
             high = np.rint(rows * 2.0**-_LIMB_BITS)
             low = rows - high * 2.0**_LIMB_BITS
             total += _integers(low @ low.T)
-            if high.any():
-                cross = _integers(high @ low.T)
-                total += (cross + cross.T) << _LIMB_BITS
-                total += _integers(high @ high.T) << 2 * _LIMB_BITS
+            cross = _integers(high @ low.T)
+            total += (cross + cross.T) << _LIMB_BITS
+            total += _integers(high @ high.T) << 2 * _LIMB_BITS
         return [[int(value) for value in row] for row in total]
 
     def _expand(self, row: Rows, exponents: NDArray[np.int8], values: NDArray[np.int8], start: int) -> None:
         first, whole = start // self._block, len(row) // self._block
         scales = np.ldexp(1.0, exponents[first : first + whole + 1])
         row[:] = values[start : start + len(row)]
-        head = row[: whole * self._block].reshape(whole, self._block)
-        head *= scales[:whole, None]
+        row[: whole * self._block].reshape(whole, self._block)[:] *= scales[:whole, None]
         if whole * self._block < len(row):
             row[whole * self._block :] *= scales[whole]
 

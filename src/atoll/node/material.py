@@ -1,0 +1,121 @@
+"""What a job is made of, brought here and checked before anything of it is used: manifest, graphs, model, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.errors import Corrupt, Refused
+from atoll.graph.check import Limits, check_job
+from atoll.graph.manifest import Manifest
+from atoll.training.data import DataSet, SampleStore
+from atoll.transfer.blobs import BlobStore
+from atoll.transfer.client import fetch_blob, fetch_samples
+from atoll.wire.reasons import Reason
+from atoll.wire.rpc import Ask
+
+MAX_BLOB_BYTES = 1 << 30
+
+
+class Library:
+    """Blobs and data sets of this node: from disk if they are here, from peers if not."""
+
+    def __init__(self, blobs: BlobStore, samples_folder: Path, ask: Ask, account: bytes) -> None:
+        self.blobs = blobs
+        self._folder, self._ask, self._account = samples_folder, ask, account
+        self._shared: dict[bytes, DataSet] = {}
+        self._stores: dict[bytes, SampleStore] = {}
+
+    async def fetch(self, blob: bytes, sources: Sequence[bytes]) -> bytes:
+        """A blob by its id; a damaged copy here is fetched again. Raises Unreachable or Refused."""
+        try:
+            return self.blobs.get(blob)
+        except (Refused, Corrupt):
+            others = [account for account in dict.fromkeys(sources) if account != self._account]
+            data = await fetch_blob(blob, others, self._ask, MAX_BLOB_BYTES)
+            self.blobs.put(data)
+            return data
+
+    def keep(self, data: bytes) -> bytes:
+        """Store a blob; returns its id."""
+        return self.blobs.put(data)
+
+    def share(self, data: DataSet) -> None:
+        """Serve a data set to others, and use it here."""
+        self._shared[data.root] = data
+
+    @property
+    def shared(self) -> list[DataSet]:
+        """Data sets that this node serves."""
+        return list(self._shared.values())
+
+    def proven(self, root: bytes, indices: Sequence[int]) -> list[tuple[bytes, Sequence[bytes]]]:
+        """Samples with their proofs for a peer; raises Refused(NOT_FOUND)."""
+        data = self._shared.get(root)
+        if data is None or not all(0 <= index < len(data) for index in indices):
+            raise Refused(Reason.NOT_FOUND, f"samples of data set 0x{root.hex()[:8]}")
+        return [(data.sample(index), data.prove(index)) for index in indices]
+
+    async def gather(
+        self, manifest: Manifest, rows: NDArray[np.int64], sources: Sequence[bytes]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Samples of a job's data, fetched and proven where they are missing; x and y begin with the rows' shape."""
+        root = bytes.fromhex(manifest.data.root[2:])
+        flat = rows.reshape(-1)
+        shared = self._shared.get(root)
+        if shared is not None:
+            x, y = shared.images[flat], shared.labels[flat].astype(np.int64)
+        else:
+            store = self._store(root, manifest.data.count, manifest.input.shape)
+            missing = store.missing(flat)
+            if missing:
+                others = [account for account in sources if account != self._account]
+                fetched = await fetch_samples(root, manifest.data.count, missing, others, self._ask)
+                for index, sample in zip(missing, fetched, strict=True):
+                    store.keep(index, sample)
+            x, y = store.gather(flat)
+        return x.reshape(*rows.shape, *manifest.input.shape), y.reshape(rows.shape)
+
+    def _store(self, root: bytes, count: int, shape: Sequence[int]) -> SampleStore:
+        if root not in self._stores:
+            self._stores[root] = SampleStore(self._folder, root, count, shape)
+        return self._stores[root]
+
+    def close(self) -> None:
+        """Write back what is in memory."""
+        for store in self._stores.values():
+            store.close()
+
+
+@dataclass(frozen=True)
+class Material:
+    """A checked job: its manifest and graphs, and who serves its data."""
+
+    manifest: Manifest
+    step: bytes
+    evaluate: bytes
+    predict: bytes
+    sources: tuple[bytes, ...] = field(default=())
+
+
+async def bring(
+    library: Library, manifest_id: bytes, sources: Sequence[bytes], limits: Callable[[], Limits]
+) -> Material:
+    """Fetch a job's manifest and parts and check them; raises Refused with the reason why the job is not taken."""
+    manifest = Manifest.from_bytes(await library.fetch(manifest_id, sources))
+    parts = [
+        await library.fetch(bytes.fromhex(name), sources)
+        for name in (manifest.step, manifest.evaluate, manifest.predict, manifest.initial, manifest.data.card)
+    ]
+    step, evaluate, predict, initial, _ = parts
+    if len(initial) != manifest.model_bytes:
+        raise Refused(Reason.BAD_MANIFEST, f"the first model has {len(initial)} bytes, not {manifest.model_bytes}")
+    check_job(manifest, step, evaluate, predict, limits())
+    for name in (manifest.step, manifest.evaluate, manifest.predict, manifest.initial):
+        library.blobs.pin(bytes.fromhex(name))
+    return Material(manifest, step, evaluate, predict, tuple(sources))

@@ -1,0 +1,280 @@
+"""The jobs that this node takes part in: found on the chain, enlisted in, run, evaluated, and their result stored."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.errors import AtollError, Refused, TransactionFailed
+from atoll.graph.archive import pack_model
+from atoll.graph.check import Limits
+from atoll.graph.fixed import decode_model
+from atoll.ledger.rewards import Prices
+from atoll.node.book import JobAccount
+from atoll.node.job import Job, Terms
+from atoll.node.material import Material, bring
+from atoll.node.runner import Runner
+from atoll.node.view import JobView
+from atoll.storage.client import store_blob
+from atoll.storage.layout import Layout
+from atoll.storage.placement import Node as Place
+from atoll.storage.placement import group_of
+from atoll.training.beacon import tip
+from atoll.training.context import HOLDER, VALIDATOR, WORKER, Enlistment, Member
+from atoll.training.data import DataSet
+from atoll.training.events import Finished, Received
+from atoll.training.workbench import Bench, Workbench
+from atoll.wire.hashing import keccak
+from atoll.wire.messages import unseal
+from atoll.wire.reasons import Reason
+
+if TYPE_CHECKING:
+    from atoll.node.daemon import Node
+
+log = logging.getLogger(__name__)
+
+STORE_RANK_SECONDS = 5.0
+REFUSED_SECONDS = 30.0
+
+
+class Jobs:
+    """All jobs of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._runners: dict[bytes, Runner] = {}
+        self.materials: dict[bytes, Material] = {}
+        self.accuracy: dict[bytes, dict[int, float]] = {}
+        self.models: dict[bytes, bytes] = {}  # job -> blob id of the stored model
+        self.finished: dict[bytes, list[Finished]] = {}
+        self._enlisted: dict[bytes, dict[bytes, Enlistment]] = {}
+        self._waiting: dict[bytes, float] = {}  # jobs that could not be taken -> when to look again
+        self._busy: set[bytes] = set()
+        self._held_out: dict[bytes, DataSet] = {}
+        self._to_evaluate: asyncio.Queue[tuple[bytes, int, bytes]] = asyncio.Queue()
+        node.spawn(self._evaluate())
+
+    @property
+    def runners(self) -> list[Runner]:
+        """Jobs under way or done."""
+        return list(self._runners.values())
+
+    def receive(self, raw: bytes) -> None:
+        """An envelope from a peer; raises Refused."""
+        signed = unseal(self._node.domain, raw)
+        runner = self._runners.get(signed.body.job)
+        if runner is None:
+            raise Refused(Reason.NOT_FOUND, "this node takes no part in that job")
+        if signed.account not in runner.job.enlisted:
+            raise Refused(Reason.UNKNOWN_ACCOUNT, "the sender is not enlisted in this job")
+        runner.submit(Received(signed))
+
+    # -- from the chain --------------------------------------------------------------------------------------------
+    async def follow(self) -> None:
+        """After a look at the chain: take newcomers in, enlist in open jobs, start those that have begun."""
+        for job, known in list(self._node.view.jobs.items()):
+            if job in self._enlisted:
+                self._enlisted[job].update(known.enlisted)
+            if job in self._runners or job in self._busy or time.time() < self._waiting.get(job, 0):
+                continue
+            if known.certified == known.rounds and self._node.journal.get_snapshot(f"job/{job.hex()}") is None:
+                continue  # over before this node heard of it
+            self._busy.add(job)
+            self._node.spawn(self._take(known))
+
+    async def _take(self, known: JobView) -> None:
+        """Bring a job here, enlist if it is still open, run it once it has started."""
+        job, node = known.job, self._node
+        try:
+            if job not in self.materials:
+                sources = [known.seed, *node.directory.accounts()]
+                limits = Limits(memory_bytes=node.settings.memory_mb << 20)
+                self.materials[job] = await bring(node.library, known.manifest, sources, lambda: limits)
+                self._open_account(known)
+            if node.account not in known.enlisted:
+                if node.paused or not node.roles & (WORKER | VALIDATOR):
+                    return
+                await node.send(node.chain.enlist, job, tip(self._seed(job), known.rounds))
+                node.journal.put_snapshot(f"job/{job.hex()}", b"enlisted")
+                log.info("enlisted in job %s", job.hex()[:8])
+            elif known.committee:
+                self._start(known)
+        except (Refused, TransactionFailed) as error:
+            self._waiting[job] = time.time() + REFUSED_SECONDS
+            log.warning("job %s is not taken: %s", job.hex()[:8], error)
+        except AtollError as error:
+            self._waiting[job] = time.time() + 1
+            log.info("job %s waits: %s", job.hex()[:8], error)
+        finally:
+            self._busy.discard(job)
+
+    def _open_account(self, known: JobView) -> None:
+        policy = self.materials[known.job].manifest.policy
+        prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price)
+        account = JobAccount(prices, known.rounds, policy.epoch_rounds, known.budget)
+        self._node.settler.book.open_job(known.job, account)
+
+    def _seed(self, job: bytes) -> bytes:
+        """Start of this node's hash chain for a job: derived from its key, so that a restart finds it again."""
+        return keccak(b"atoll/seed/1" + self._node.keys.account.private + self._node.domain.encode() + job)
+
+    def _start(self, known: JobView) -> None:
+        node, job = self._node, known.job
+        material = self.materials[job]
+        manifest = material.manifest
+        terms = Terms(
+            domain=node.domain,
+            jobs_contract=node.chain.addresses.jobs,
+            job=job,
+            committee=known.committee,
+            roster=known.roster,
+            model=bytes.fromhex(manifest.initial),
+            rounds=known.rounds,
+            segments=manifest.segments,
+            unit_price=manifest.policy.unit_price,
+            audit_floor=manifest.policy.audit_rate_floor,
+        )
+        seed = self._seed(job)
+        member = Member(
+            node.account, node.keys.account.sign_digest, seed, keccak(b"atoll/salt/1" + seed), known.rounds
+        )
+        self._enlisted[job] = dict(known.enlisted)
+        self.finished[job], self.accuracy[job] = [], {}
+        core = Job(terms, self._enlisted[job], member, time.time())
+        runner = Runner(
+            core,
+            self._workbench(known, material),
+            node.journal,
+            node.courier,
+            lambda finished: self._on_round(job, finished),
+            node.options.opponent,
+        )
+        runner.paused = node.paused
+        runner.replay()
+        self._runners[job] = runner
+        node.spawn(runner.run())
+        log.info("job %s runs with %d nodes", job.hex()[:8], len(known.roster))
+
+    def _workbench(self, known: JobView, material: Material) -> Workbench:
+        node, manifest = self._node, material.manifest
+
+        async def gather(rows: NDArray[np.int64]) -> tuple[Any, Any]:
+            holders = dict.fromkeys((known.seed, *self._enlisted[known.job]))
+            return await node.library.gather(manifest, rows, list(holders))
+
+        async def fetch(blob: bytes, sources: Sequence[bytes]) -> bytes:
+            return await node.library.fetch(blob, sources)
+
+        shards = max(1, len(known.roster))
+        return Workbench(Bench(manifest, material.step, node.engine, fetch, node.library.keep, gather, shards))
+
+    # -- after a round ---------------------------------------------------------------------------------------------
+    def _on_round(self, job: bytes, finished: Finished) -> None:
+        self.finished[job].append(finished)
+        self._node.settler.book.certified(job, finished.round, finished.certificate)
+        self._node.blobs.pin(finished.certificate.model)
+        self._to_evaluate.put_nowait((job, finished.round, finished.certificate.model))
+        if finished.certificate.last:
+            self._node.spawn(self._store(job, finished))
+
+    def share(self, train: DataSet, held_out: DataSet) -> None:
+        """Serve a data set; its held-out part is used to tell how good the models are."""
+        self._node.library.share(train)
+        self._held_out[held_out.root] = held_out
+
+    def held_out(self, job: bytes) -> DataSet | None:
+        """The held-out samples of a job, if they are here."""
+        return self._held_out.get(bytes.fromhex(self.materials[job].manifest.data.held_out_root[2:]))
+
+    async def _evaluate(self) -> None:
+        """Tell how good each certified model is, where the held-out data is at hand; reported, never signed."""
+        while True:
+            job, number, name = await self._to_evaluate.get()
+            data = self.held_out(job)
+            if data is None:
+                continue
+            try:
+                self.accuracy[job][number] = await self._accuracy(job, name, data)
+            except AtollError as error:
+                log.warning("round %d could not be evaluated: %s", number, error)
+
+    async def _accuracy(self, job: bytes, name: bytes, data: DataSet) -> float:
+        material = self.materials[job]
+        model = await self._node.library.fetch(name, list(self._enlisted[job]))
+        shape = (len(data), *material.manifest.input.shape)
+        labels = data.labels.astype(np.int64)
+        tensors = decode_model(material.manifest, model)
+        found = await self._node.engine.evaluate(material.evaluate, tensors, data.images.reshape(shape), labels)
+        return found.accuracy
+
+    # -- the result --------------------------------------------------------------------------------------------------
+    def stored(self, job: bytes, blob: bytes) -> None:
+        """Somebody stored the model of a job."""
+        self.models.setdefault(job, blob)
+        self._node.journal.put_snapshot(f"model/{job.hex()}", blob)
+
+    async def _store(self, job: bytes, finished: Finished) -> None:
+        """Cut the trained model into pieces and hand them out; who can tell its accuracy goes first, then by rank."""
+        node = self._node
+        known = node.journal.get_snapshot(f"model/{job.hex()}")
+        if known is not None:
+            self.models[job] = known
+            return
+        order = list(finished.certificate.roster)
+        rank = order.index(node.account) if node.account in order else len(order)
+        while self.held_out(job) is not None and finished.round not in self.accuracy[job]:
+            await asyncio.sleep(0.1)
+        if self.held_out(job) is None:
+            await asyncio.sleep((2 + rank) * STORE_RANK_SECONDS)
+        while job not in self.models:
+            try:
+                self.stored(job, await self._hand_out(job, finished))
+            except AtollError as error:
+                log.warning("the model could not be stored yet: %s", error)
+                await asyncio.sleep(2)
+        for account in node.directory.accounts():
+            if account != node.account:
+                node.spawn(self._tell(account, job))
+
+    async def _tell(self, account: bytes, job: bytes) -> None:
+        try:
+            await self._node.server.tell_stored(account, job, self.models[job])
+        except AtollError as error:
+            log.info("%s was not told where the model is: %s", account.hex()[:8], error)
+
+    async def _hand_out(self, job: bytes, finished: Finished) -> bytes:
+        node, material = self._node, self.materials[job]
+        model = await node.library.fetch(finished.certificate.model, list(self._enlisted[job]))
+        scores = self.accuracy[job]
+        card = {
+            "name": material.manifest.name,
+            "job": "0x" + job.hex(),
+            "rounds": finished.round + 1,
+            "workers": len(finished.certificate.roster),
+            "model": finished.certificate.model.hex(),
+            "data": material.manifest.data.card,
+            "accuracy": round(scores[finished.round], 4) if finished.round in scores else None,
+            "lane": "public",
+        }
+        bundle = pack_model(card, material.predict, model, material.manifest)
+        return (await self.store(bundle)).blob
+
+    async def store(self, data: bytes) -> Layout:
+        """Hand out the pieces of a blob to holders that are there; returns the layout."""
+        places = []
+        for account in self._node.directory.with_role(HOLDER):
+            addresses = self._node.directory.get(account).addresses
+            host = addresses[0].rpartition(":")[0] if addresses else "127.0.0.1"
+            places.append(Place(account, group_of(host)))
+        return await store_blob(data, places, self._node.network.ask)
+
+    async def close(self) -> None:
+        """Stop all jobs."""
+        for runner in self._runners.values():
+            await runner.close()

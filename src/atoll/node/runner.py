@@ -1,0 +1,184 @@
+"""Runs one job: feeds its core with events, writes them down, and carries the effects out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atoll.errors import AtollError
+from atoll.node import records
+from atoll.node.courier import Courier
+from atoll.node.job import Job
+from atoll.node.journal import Journal
+from atoll.training.events import Effect, Event, Finished, Note, Received, Send, Tick, Train
+from atoll.training.opponents import attack
+from atoll.training.workbench import Workbench
+from atoll.wire.messages import Phase
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+RETRY_SECONDS = 1.0
+
+
+@dataclass
+class Progress:
+    """What the job's round is doing now, for people."""
+
+    round: int = 0
+    phase: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+
+
+class Runner:
+    """One job at this node. `on_round` is called with every finished round, after it has been written down."""
+
+    def __init__(
+        self,
+        job: Job,
+        workbench: Workbench,
+        journal: Journal,
+        courier: Courier,
+        on_round: Callable[[Finished], None],
+        opponent: str = "",
+    ) -> None:
+        self.job, self.workbench = job, workbench
+        self.progress = Progress(started=time.time())
+        self.seconds: dict[str, float] = {phase.name.lower(): 0.0 for phase in Phase}
+        self._journal, self._courier, self._on_round, self._opponent = journal, courier, on_round, opponent
+        self._events: asyncio.Queue[Event] = asyncio.Queue(maxsize=10_000)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._phase: tuple[int, Phase | None, float] = (0, None, time.time())
+        self.paused = False
+
+    @property
+    def id(self) -> bytes:
+        """The job's id."""
+        return self.job.terms.job
+
+    def submit(self, event: Event) -> None:
+        """Give the core an event; a full queue drops it (the sender says it again)."""
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            log.warning("too many events wait for job %s; one was dropped", self.id.hex()[:8])
+
+    def replay(self) -> None:
+        """Fold the journal in, without carrying anything out: the certificates, then the open round's events."""
+        domain, now = self.job.terms.domain, time.time()
+        while (raw := self._journal.get_snapshot(self._certificate_key(self.job.standing.round))) is not None:
+            finished = self.job.handle(records.read(domain, "Received", raw), now)
+            for effect in finished:
+                if isinstance(effect, Finished):
+                    self._on_round(effect)
+            if not finished or self.job.standing.done:
+                break
+        for entry in self._journal.read(self.id, self.job.standing.round):
+            self.job.handle(records.read(domain, entry.kind, entry.payload), now)
+        if self.job.standing.round:
+            log.info("job %s goes on at round %d", self.id.hex()[:8], self.job.standing.round)
+
+    def _certificate_key(self, round_number: int) -> str:
+        return f"certificate/{self.id.hex()}/{round_number}"
+
+    async def run(self) -> None:
+        """Until the job is done, and on to answer those who are behind."""
+        self._carry_out(self.job.resume(time.time()))
+        while True:
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    event = await self._events.get()
+            except TimeoutError:
+                event = Tick()
+            self._handle(event)
+            if self._events.empty():
+                await asyncio.sleep(0)
+
+    def _handle(self, event: Event) -> None:
+        written = records.write(event)
+        if written is not None and self._is_news(event):
+            self._journal.append(self.id, self.job.standing.round, *written)
+        self._carry_out(self.job.handle(event, time.time()))
+        self._note_phase()
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether an event belongs to a round that is still open here."""
+        return not isinstance(event, Received) or event.signed.body.round >= self.job.standing.round
+
+    def _note_phase(self) -> None:
+        now = time.time()
+        current = self.job.round
+        key = (self.job.standing.round, current.ballot.phase if current else None)
+        if key != self._phase[:2]:
+            _, phase, since = self._phase
+            if phase is not None:
+                self.seconds[phase.name.lower()] += now - since
+            self._phase = (*key, now)
+            self.progress.round, self.progress.phase = key[0], key[1].name.lower() if key[1] else "done"
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        me = self.job.member.account
+        for effect in effects:
+            match effect:
+                case Send(to=to, message=message):
+                    for account in to:
+                        if account == me:
+                            self.submit(Received(message))
+                        else:
+                            self._courier.send(account, message.raw)
+                case Note(text=text):
+                    log.info("%s", text)
+                case Finished():
+                    self._finish(effect)
+                case _:
+                    self._start(self._do(effect))
+
+    def _finish(self, finished: Finished) -> None:
+        signed = self.job.sign(self.job.certificates[finished.round])
+        self._journal.put_snapshot(self._certificate_key(finished.round), signed.raw)
+        self._journal.prune(self.id, finished.round + 1)
+        if self.job.standing.done:
+            self.progress.ended = time.time()
+        self._on_round(finished)
+
+    async def _do(self, effect: Effect) -> None:
+        """One piece of work, tried again as long as its round is open."""
+        current = self.job.round
+        if current is None:
+            return
+        context = current.context
+        others = tuple(account for account in context.everybody if account != self.job.member.account)
+        while self.job.round is current:
+            try:
+                event = await self._result(effect, context.model, others)
+            except AtollError as error:  # a peer or the engine may be back in a moment
+                log.warning("%s could not be done: %s", type(effect).__name__, error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if event is not None:
+                self.submit(event)
+            return
+
+    async def _result(self, effect: Effect, model: bytes, others: Sequence[bytes]) -> Event | None:
+        if isinstance(effect, Train) and not effect.audit:
+            if self.paused:
+                return None
+            if self._opponent:
+                return await attack(self._opponent, self.workbench, effect.unit, model, others)
+        return await self.workbench.carry_out(effect, model, others)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Stop working."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,121 @@
+"""The gate, against a corpus of hostile graphs made by hand: each is refused, for exactly the right reason."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from onnx import AttributeProto
+
+from atoll.errors import Refused
+from atoll.graph.check import Limits, check_graph, check_job
+from atoll.graph.signatures import Signature, signature
+from atoll.graph.zoo import NAMES, load_zoo
+from atoll.wire.reasons import Reason
+
+from .hostile import CORPUS, EXPECTED, model
+from .test_archive import job
+
+
+def test_a_good_graph_and_what_it_costs() -> None:
+    facts = check_graph(model().SerializeToString(), EXPECTED)
+    assert facts.ops == {"MatMul": 1}
+    assert facts.parameters == 12
+    assert facts.flops == 2 * 8 * 4 * 3
+    assert facts.memory_bytes == 4 * (8 * 4 + 4 * 3 + 8 * 3)
+
+
+def test_shapes_that_are_computed_from_shapes_are_followed() -> None:
+    body = """
+        s = Shape<start = 0, end = 1>(x)  d = Concat<axis = 0>(s, three)
+        z = Expand(zero, d)  p = MatMul(x, w)  scores = Add(p, z)
+    """
+    check_graph(model(body, constants="<int64[1] three = {3}, float zero = {0}>").SerializeToString(), EXPECTED)
+
+
+def test_the_zoo_passes() -> None:
+    one = job()
+    facts = check_job(one.manifest, one.step, one.evaluate, one.predict)
+    assert facts["predict"].parameters == 7850
+    assert set(facts) == {"step", "evaluate", "predict"}
+
+
+def test_a_job_whose_graph_is_another_is_refused() -> None:
+    one = job()
+    with pytest.raises(Refused) as caught:
+        check_job(one.manifest, one.evaluate, one.evaluate, one.predict)
+    assert caught.value.reason == Reason.WRONG_HASH
+
+
+def test_cnn_flops_are_those_counted_by_hand() -> None:
+    cnn = load_zoo("cnn")
+    signature = signature_for("cnn")
+    conv1 = 2 * 28 * 28 * 16 * 9
+    conv2 = 2 * 14 * 14 * 32 * 16 * 9
+    linear = 2 * 1568 * 10
+    products = 32 * (2 * conv1 + 3 * conv2 + 3 * linear)  # the first layer needs no gradient of its input
+    found = check_graph(cnn.step, signature).flops
+    assert products < found < 1.1 * products
+
+
+def signature_for(name: str) -> Signature:
+    card = load_zoo(name).card
+    return signature("step", card.tensors, card.input, card.classes, card.batch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_zoo_is_small(name: str) -> None:
+    zoo = load_zoo(name)
+    assert len(zoo.step) < 60_000
+    assert check_graph(zoo.step, signature_for(name)).memory_bytes < 16 << 20
+
+
+@pytest.mark.parametrize("name", sorted(CORPUS))
+def test_hostile(name: str) -> None:
+    make, reason = CORPUS[name]
+    made = make()
+    data = made if isinstance(made, bytes) else made.SerializeToString()
+    tracemalloc.start()
+    with pytest.raises(Refused) as caught:
+        check_graph(data, EXPECTED)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert Reason(caught.value.reason) == reason, caught.value.detail
+    assert peak < 64 << 20
+    assert len(str(caught.value)) < 500
+
+
+def test_limits_are_the_nodes_own() -> None:
+    data = model().SerializeToString()
+    for limits, reason in (
+        (Limits(graph_bytes=10), Reason.GRAPH_TOO_LARGE),
+        (Limits(tensor_elements=20), Reason.TENSOR_TOO_LARGE),
+        (Limits(memory_bytes=200), Reason.TOO_MUCH_MEMORY),
+        (Limits(flops=191), Reason.TOO_MUCH_COMPUTE),
+    ):
+        with pytest.raises(Refused) as caught:
+            check_graph(data, EXPECTED, limits)
+        assert Reason(caught.value.reason) == reason
+    check_graph(data, EXPECTED, Limits(flops=192, memory_bytes=272, tensor_elements=24))
+
+
+def test_every_truncation_and_many_flipped_bytes_are_refused_or_harmless() -> None:
+    data = model("a = Softmax<axis = 1>(x) scores = MatMul(a, w)").SerializeToString()
+    rng = np.random.default_rng(0)
+    variants = [data[:length] for length in range(len(data))]
+    for _ in range(500):
+        flipped = bytearray(data)
+        flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        variants.append(bytes(flipped))
+    for variant in variants:
+        try:
+            facts = check_graph(variant, EXPECTED)
+        except Refused:
+            continue
+        assert facts.flops < 1_000
+
+
+def test_the_attribute_types_that_hold_graphs_are_those_of_onnx() -> None:
+    kinds = {name for name, _ in AttributeProto.AttributeType.items() if "GRAPH" in name}
+    assert kinds == {"GRAPH", "GRAPHS"}
