@@ -106,7 +106,9 @@ def test_every_error_of_ours_has_a_sentence() -> None:
             if entry["type"] == "error" and abi.signature(entry) not in abi.artifact(name)["errors"]
         }
         # Errors of OpenZeppelin's own contracts are documented with @dev, which is not shown to users.
-        assert all(error.startswith(("ERC20", "ERC2612", "ECDSA", "Invalid", "SafeERC20", "String")) for error in undocumented)
+        assert all(
+            error.startswith(("ERC20", "ERC2612", "ECDSA", "Invalid", "SafeERC20", "String")) for error in undocumented
+        )
 
 
 # Trees
@@ -161,9 +163,7 @@ def test_committee_hash_is_abi_encoded(validators: list[Chain]) -> None:
 
 
 @pytest.mark.parametrize(("size", "needed"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (6, 5), (7, 5)])
-def test_a_quorum_is_more_than_two_thirds(
-    developer: Chain, validators: list[Chain], size: int, needed: int
-) -> None:
+def test_a_quorum_is_more_than_two_thirds(developer: Chain, validators: list[Chain], size: int, needed: int) -> None:
     members = validators[:size]
     job = open_job(developer, members)
     cert = certificate(job, members)
@@ -284,7 +284,7 @@ def test_a_job_is_started_once_by_its_developer_with_validators(
     worker = network.newcomer("a worker without stake")
     worker.register(keccak(b"worker"), 1, "", NO_BINDING)
     deadline = developer.head().timestamp + 1000
-    job, tx = developer.open(keccak(b"m"), COIN, 1, deadline, account_of(developer))
+    job, _ = developer.open(keccak(b"m"), COIN, 1, deadline, account_of(developer))
     place = developer.read("Jobs", "nonces", account_of(developer)) - 1
     assert job == keccak(
         encode(
@@ -561,9 +561,7 @@ def test_refund_waits_for_the_last_settlement_and_is_exact(
             action()
 
 
-def test_settled_before_the_last_round_is_not_enough(
-    ledger: Ledger, developer: Chain, validators: list[Chain]
-) -> None:
+def test_settled_before_the_last_round_is_not_enough(ledger: Ledger, developer: Chain, validators: list[Chain]) -> None:
     job = open_job(developer, validators[:1], rounds=2)
     ledger.post([], [(job, COIN, True)])
     ledger.final()
@@ -759,7 +757,13 @@ def test_a_permit_is_checked_by_an_independent_encoder(own: LocalNetwork) -> Non
     node = own.newcomer("node")
     spender = node.addresses.registry
     amount, deadline, v, r, s = node._permit(spender, 5)
-    fields = [("address", "owner"), ("address", "spender"), ("uint256", "value"), ("uint256", "nonce"), ("uint256", "deadline")]
+    fields = [
+        ("address", "owner"),
+        ("address", "spender"),
+        ("uint256", "value"),
+        ("uint256", "nonce"),
+        ("uint256", "deadline"),
+    ]
     values = ("0x" + account_of(node).hex(), "0x" + spender.hex(), amount, 0, deadline)
     message = typed("Permit", fields, values, node.addresses.chain_id, node.addresses.token)
     assert Account.recover_message(message, vrs=(v, r, s)).lower() == values[0]
@@ -770,7 +774,9 @@ def test_the_token_has_a_fixed_supply(developer: Chain) -> None:
     assert (developer.read("Token", "symbol"), developer.read("Token", "decimals")) == ("ATL", 18)
 
 
-def test_typed_posts_and_claims_reach_the_chain(network: LocalNetwork, developer: Chain, validators: list[Chain]) -> None:
+def test_typed_posts_and_claims_reach_the_chain(
+    network: LocalNetwork, developer: Chain, validators: list[Chain]
+) -> None:
     """The same flow through the typed methods that nodes use."""
     job = open_job(developer, validators[:1])
     who = payee("typed")

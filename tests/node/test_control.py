@@ -177,6 +177,30 @@ def test_strangers_learn_nothing(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_deep_nesting_does_not_end_the_process(tmp_path: Path) -> None:
+    """With the recursion limit that web3's py_ecc sets, json.loads alone would overflow the C stack here."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+
+        async def work(server: ControlServer, client: ControlClient) -> None:
+            for deep in (b"[" * 500_000, b'{"a":' * 100_000, b'"\\"[' + b"[" * 500_000):
+                (answer,) = await say(server.port, deep + b"\n")
+                assert answer["error"]["code"] == "bad_input"
+            nested: Any = 1
+            for _ in range(control.MAX_DEPTH - 2):
+                nested = [nested]
+            assert await client.call("echo", deep=nested, text='[' * 1000 + '\\"[{') == {
+                "deep": nested, "text": '[' * 1000 + '\\"[{',
+            }  # fmt: skip
+            with pytest.raises(errors.BadInput):
+                await client.call("echo", deep=[nested])
+
+        run(tmp_path, work)
+    finally:
+        sys.setrecursionlimit(usual)
+
+
 def test_the_notice_is_private_and_goes_with_the_node(tmp_path: Path) -> None:
     async def work(server: ControlServer, client: ControlClient) -> None:
         path = tmp_path / "control.json"

@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -30,7 +31,10 @@ MAX_LINE_BYTES = 1 << 20  # of a request
 MAX_ANSWER_BYTES = 64 << 20
 MAX_CONNECTIONS = 64
 MAX_WAITING_LINES = 1_000  # of one watcher; a slower one misses the oldest
+MAX_DEPTH = 64  # of objects and lists within one another
 _HOST = "127.0.0.1"
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(rb"[\[\]{}]")
 _FIRST_LINE_SECONDS = 10.0  # a program that connects and says nothing does not keep its place
 
 Json = Any
@@ -133,8 +137,8 @@ class ControlServer:
         if len(line) > MAX_LINE_BYTES or not line.endswith(b"\n"):
             return None, _failure(BadInput(f"A request is one line of at most {MAX_LINE_BYTES} bytes."))
         try:
-            request = json.loads(line)
-        except (ValueError, RecursionError):
+            request = _parsed(line)
+        except ValueError:
             request = None
         if not isinstance(request, dict) or not isinstance(request.get("token"), str):
             return None, _failure(BadInput('Expected one JSON object a line: {"token", "method", "params"}.'))
@@ -226,7 +230,7 @@ class ControlClient:
         async with self._asked("watch", {}) as (reader, _):
             await self._result(reader)
             while line := await _read_line(reader):
-                yield json.loads(line)
+                yield _parsed(line)
 
     @contextlib.asynccontextmanager
     async def _asked(
@@ -254,7 +258,7 @@ class ControlClient:
     async def _result(self, reader: asyncio.StreamReader) -> Json:
         line = await _read_line(reader)
         try:
-            answer = json.loads(line)
+            answer = _parsed(line)
             if "error" not in answer:
                 return answer["result"]
             error = _raised(answer["error"])
@@ -300,6 +304,20 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
         return await reader.read(MAX_LINE_BYTES)
     except ConnectionError:
         return b""
+
+
+def _parsed(line: bytes) -> Json:
+    """The JSON value of a line; raises ValueError if it is none or is nested too deeply.
+
+    The parser calls itself for each level and relies on Python's recursion limit, which libraries of the chain
+    (py_ecc) raise so far that 100 kB of "[" would end the process.
+    """
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} levels")
+    return json.loads(line)
 
 
 def _line(item: Json) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from atoll import __version__
 from atoll.config import Settings
-from atoll.errors import AtollError, ChainError, Refused
+from atoll.errors import AtollError, ChainError, InternalError, Refused
 from atoll.graph.engine import Engine, EngineLimits
 from atoll.inference import messages as inference
 from atoll.ledger.chain import Chain
@@ -73,6 +73,7 @@ class Node:
         self.roles = sum(ROLE_FLAGS[role] for role in settings.roles)
         self.view = View()
         self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="chain-read")
         self._sending = ThreadPoolExecutor(1, thread_name_prefix="chain-send")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,6 +89,11 @@ class Node:
                 self.spawn(self._join())
                 self.spawn(self._follow_chain())
                 await self._stopping.wait()
+                if self._failure is not None:
+                    raise InternalError(
+                        f"The node stopped because of a mistake of its own ({self._failure!r}). Nothing is lost: start "
+                        f"it again, and please report the last lines of {self.home / 'log.txt'}."
+                    ) from self._failure
             finally:
                 await control.close()
         finally:
@@ -214,7 +220,7 @@ class Node:
         self.journal.close()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the rest; what goes wrong is logged."""
+        """Run something beside the rest. An error that is not one of ours ends the node: half a node helps nobody."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -223,6 +229,8 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a task ended: %s", task.exception(), exc_info=task.exception())
+            self._failure = task.exception()
+            self.stop()
 
     # -- the chain -------------------------------------------------------------------------------------------------
     async def read(self, work: Callable[..., Result], *arguments: Any) -> Result:

@@ -119,7 +119,7 @@ class Runner:
             if phase is not None:
                 self.seconds[phase.name.lower()] += now - since
             self._phase = (*key, now)
-            self.progress.round, self.progress.phase = key[0], key[1].name.lower() if key[1] else "done"
+            self.progress.round, self.progress.phase = key[0], "done" if key[1] is None else key[1].name.lower()
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         me = self.job.member.account

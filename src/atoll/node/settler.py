@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 class SignPost(Request, frozen=True, tag=2):
     """Ask a validator to sign epoch `number`, which includes each job's rounds up to (not including) the given one."""
 
-    number: Annotated[int, msgspec.Meta(ge=0, lt=2**64)]
+    number: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
     spans: Annotated[tuple[tuple[Hash, int], ...], msgspec.Meta(max_length=1000)]
 
 

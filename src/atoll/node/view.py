@@ -36,7 +36,7 @@ class PostedEpoch:
     """An epoch on the chain, with the totals that came with it and where it is published."""
 
     epoch: events.Posted
-    totals: tuple[JobTotal, ...] = ()
+    totals: tuple[JobTotal, ...]
 
 
 class View:
@@ -51,6 +51,7 @@ class View:
         self.epochs: list[PostedEpoch] = []
         self.claimed: dict[bytes, int] = {}
         self.balances: dict[bytes, int] = {}
+        self._totals: list[JobTotal] = []
 
     def fold(self, found: Iterable[events.Event]) -> None:
         """Take in events in the order of the chain."""
@@ -73,10 +74,10 @@ class View:
             case events.Claimed(account=account, cumulative=cumulative):
                 self.claimed[account] = cumulative
             case events.Posted():
-                self.epochs.append(PostedEpoch(event))
-            case events.TotalPosted(epoch=number, job=job, total=total, settled=settled):
-                known = self.epochs[number]
-                self.epochs[number] = replace(known, totals=(*known.totals, JobTotal(job, total, settled)))
+                self.epochs.append(PostedEpoch(event, tuple(self._totals)))
+                self._totals = []
+            case events.TotalPosted():  # a post's totals come before the post itself
+                self._totals.append(JobTotal(event.job, event.total, event.settled))
             case _:
                 self._apply_to_job(event)
 

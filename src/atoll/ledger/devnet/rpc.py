@@ -12,6 +12,7 @@ from atoll.ledger.devnet.describe import data, quantity
 from atoll.ledger.devnet.evm import GAS_LIMIT, Evm, Message, Rejected, Reverted
 
 MAX_BATCH = 100
+MAX_BRACKETS = 1_000  # in a request; it bounds the depth, for py-evm raises Python's own limit beyond what C survives
 MAX_LOG_RANGE = 10_000
 TIP = 10**9  # wei per gas
 _NOBODY = bytes(20)
@@ -91,6 +92,8 @@ class Rpc:
 
     def handle(self, body: bytes) -> bytes:
         """Answer the body of a request, single or batch; whatever is wrong with it becomes a JSON-RPC error."""
+        if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+            return json.dumps(_error(None, -32600, f"a request has at most {MAX_BRACKETS} brackets")).encode()
         try:
             request = json.loads(body)
         except (ValueError, RecursionError):
