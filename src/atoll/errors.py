@@ -97,6 +97,17 @@ class WrongChain(ChainError):
     code, exit_code = "wrong_chain", 31
 
 
+class RpcRefused(ChainError):
+    """The JSON-RPC endpoint refused a request; `rpc_code` is its number, `data` what a contract returned, if any."""
+
+    code, exit_code = "rpc_refused", 33
+
+    def __init__(self, message: str, rpc_code: int = 0, data: bytes = b"") -> None:
+        self.rpc_code = rpc_code
+        self.data = data
+        super().__init__(message)
+
+
 class TransactionFailed(ChainError):
     """A contract reverted; the message carries the contract's own reason, `reason` the name of its error if any."""
 

@@ -39,7 +39,7 @@ class LocalNetwork:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.devnet = Devnet(self.home, self.terms, self.clock)
+        self.devnet = Devnet(self.home, self.terms, self.clock, test_methods=True)
         self.registry = bytes.fromhex(self.devnet.network.registry[2:])
 
     def request(self, method: str, params: list[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from local_network import COIN, NO_BINDING, LocalNetwork, account_of, key_of
 
-from atoll.errors import BadInput, ChainDown, TransactionFailed, UserError, WrongChain
+from atoll.errors import BadInput, ChainDown, RpcRefused, TransactionFailed, UserError, WrongChain
 from atoll.ledger import abi
 from atoll.ledger.chain import Chain
 from atoll.ledger.events import Registered, Staked, Transfer, ValidatorSet
@@ -91,6 +91,30 @@ def test_an_address_without_a_registry_is_refused(network: LocalNetwork, where: 
     address = bytes(range(20)) if where == "nobody" else getattr(chain.addresses, where)
     with pytest.raises(WrongChain, match="no Atoll registry"):
         Chain.connect(network.request, address)
+
+
+@pytest.mark.parametrize("answer", [{}, {"result": 5}, {"result": None}, {"result": "web page"}])
+def test_an_endpoint_of_something_else_is_refused(network: LocalNetwork, answer: dict[str, Any]) -> None:
+    with pytest.raises(WrongChain, match="not as an Ethereum JSON-RPC endpoint does"):
+        Chain.connect(lambda method, params: answer, network.registry)
+
+
+def test_an_endpoint_that_refuses_is_quoted(network: LocalNetwork) -> None:
+    with pytest.raises(RpcRefused, match="refused the request: pay first") as caught:
+        Chain.connect(lambda method, params: {"error": {"code": -32001, "message": "pay first"}}, network.registry)
+    assert caught.value.rpc_code == -32001
+
+
+def test_a_chain_without_the_method_for_tips(network: LocalNetwork) -> None:
+    def older(method: str, params: list[Any]) -> dict[str, Any]:
+        if method == "eth_maxPriorityFeePerGas":
+            return {"error": {"code": -32601, "message": "the method does not exist"}}
+        return network.request(method, params)
+
+    node = network.newcomer("node")
+    chain = Chain.connect(older, network.registry, key=key_of(node))
+    chain.transfer(b"\x05" * 20, 5)
+    assert chain.balance(b"\x05" * 20) == 5
 
 
 def test_the_registry_is_the_root(network: LocalNetwork) -> None:

@@ -321,6 +321,8 @@ def test_enlisting_is_for_nodes_and_once(network: LocalNetwork, developer: Chain
     validators[0].enlist(job, keccak(b"zero"))
     with refused("AlreadyEnlisted"):
         validators[0].enlist(job, keccak(b"another tip"))
+    nobody = developer.enlistment(job, account_of(developer))
+    assert (developer.enlistment(job, account_of(validators[0])).place, nobody.place) == (2, 0)
     listed = [(one.account, one.tip, one.place) for one in developer.enlisted(job)]
     assert listed == [
         (account_of(validators[1]), keccak(b"one"), 1),
@@ -704,8 +706,17 @@ def test_an_entry_is_read_back_and_updated(own: LocalNetwork) -> None:
     assert second.registered_at == first.registered_at > 0
     other = own.newcomer("other")
     other.register(keccak(b"three"), 1, "", NO_BINDING)
-    assert [one.account for one in node.nodes()] == [account_of(node), account_of(other)]
+    assert node.nodes() == [node.node(account_of(node)), node.node(account_of(other))]
+    assert node.read("Registry", "nodes", 1, 5)[0] == (account_of(other),)
+    assert node.read("Registry", "nodes", 2, 5) == ((), ())
     assert node.node(payee("nobody")).registered_at == 0
+
+
+def test_many_nodes_are_read_in_pages(own: LocalNetwork) -> None:
+    everybody = [own.newcomer(f"node {number}") for number in range(51)]
+    for node in everybody:
+        node.register(keccak(account_of(node)), 1, "", NO_BINDING)
+    assert [one.account for one in everybody[0].nodes()] == [account_of(node) for node in everybody]
 
 
 def test_what_an_entry_must_have(own: LocalNetwork) -> None:

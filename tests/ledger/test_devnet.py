@@ -182,8 +182,10 @@ def test_what_is_no_request_gets_a_well_formed_error(network: LocalNetwork) -> N
         (b'{"method": "eth_getBalance", "id": 1, "params": ["0x12"]}', -32602),
         (b'{"method": "eth_getBalance", "id": 1, "params": ["zz", 5]}', -32602),
         (b'{"method": "eth_call", "id": 1, "params": ["0x"]}', -32602),
-        (b'{"method": "eth_getLogs", "id": 1, "params": [{"fromBlock": "soon"}]}', -32000),
+        (b'{"method": "eth_getLogs", "id": 1, "params": [{"fromBlock": "soon"}]}', -32602),
         (b'{"method": "eth_getBlockByNumber", "id": 1, "params": [null]}', -32602),
+        (b'{"method": "eth_getBlockByNumber", "id": 1, "params": ["-0x1"]}', -32602),
+        (b'{"method": "evm_increaseTime", "id": 1, "params": [-5]}', -32602),
         (json.dumps([{"method": "eth_chainId"}] * (MAX_BATCH + 1)).encode(), -32600),
     ):
         answer = json.loads(handle(body))
@@ -200,6 +202,20 @@ def test_a_revert_carries_the_contracts_error(network: LocalNetwork) -> None:
         assert answer["error"]["code"] == 3
         reason = abi.contract_error(bytes.fromhex(answer["error"]["data"][2:]))
         assert reason is not None and reason.arguments == {"job": keccak(b"none")}
+
+
+def test_methods_for_tests_are_offered_only_when_asked_for(tmp_path: Path) -> None:
+    devnet = Devnet(tmp_path, Terms(), Clock())
+    for method in ("evm_mine", "evm_increaseTime"):
+        assert devnet.rpc.answer({"id": 1, "method": method, "params": [1]})["error"]["code"] == -32601
+    devnet.close()
+
+
+def test_a_fault_of_ours_is_an_answer(network: LocalNetwork, capsys: pytest.CaptureFixture[str]) -> None:
+    network.devnet.close()
+    answer = network.devnet.rpc.answer({"id": 1, "method": "eth_blockNumber"})
+    assert answer["error"] == {"code": -32603, "message": "internal error: ProgrammingError"}
+    assert "closed database" in capsys.readouterr().err
 
 
 def test_state_of_older_blocks_can_be_read(network: LocalNetwork) -> None:
@@ -535,7 +551,7 @@ def test_web3_reads_and_sends_all_that_we_answer(start: Callable[..., Process]) 
     process = start()
     Chain.connect(process.rpc, process.registry, 31337, KEY).fund(KEY.address)
     w3 = Web3(HTTPProvider(process.rpc))
-    assert w3.is_connected() and w3.eth.chain_id == 31337 and w3.eth.syncing is False and w3.eth.accounts == ()
+    assert w3.is_connected() and w3.eth.chain_id == 31337 and w3.eth.syncing is False and not w3.eth.accounts
     account = Account.from_key(KEY.private)
     token = w3.eth.contract(to_checksum_address(process.facts["token"]), abi=abi.artifact("Token")["abi"])
     built = token.functions.transfer("0x" + "05" * 20, 9).build_transaction(
@@ -545,7 +561,7 @@ def test_web3_reads_and_sends_all_that_we_answer(start: Callable[..., Process]) 
     receipt = w3.eth.wait_for_transaction_receipt(name, timeout=30)
     assert receipt["status"] == 1 and receipt["gasUsed"] <= built["gas"]
     sent = w3.eth.get_transaction(name)
-    assert sent["input"] == built["data"] and sent["from"] == account.address
+    assert bytes(sent["input"]) == bytes.fromhex(built["data"][2:]) and sent["from"] == account.address
     block = w3.eth.get_block(receipt["blockNumber"], full_transactions=True)
     assert block["transactions"][0]["hash"] == name and block["hash"] == receipt["blockHash"]
     assert w3.eth.get_block(block["hash"])["number"] == block["number"]

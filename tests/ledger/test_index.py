@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from eth_abi.abi import encode
 
-from atoll.errors import ChainError, Corrupt
+from atoll.errors import ChainError, Corrupt, RpcRefused
 from atoll.ledger import abi
 from atoll.ledger.events import KINDS, Claimed, Drawn, Event, Staked, Transfer, event_of, field_name
 from atoll.ledger.index import KEPT_BLOCKS, SMALLEST_WINDOW, EventIndex
-from atoll.ledger.link import Block, Log, RpcRefused
+from atoll.ledger.link import Block, Log
 from atoll.wire.hashing import keccak
 
 STAKED = keccak(b"Staked(address,uint256,uint256)")
@@ -55,7 +55,7 @@ class FakeChain:
     def logs(self, first: int, last: int) -> list[Log]:
         self.asked.append((first, last))
         if last - first + 1 > self.limit:
-            raise RpcRefused(-32005, "query returned more than 10000 results", b"")
+            raise RpcRefused("query returned more than 10000 results", -32005)
         found = []
         for number in range(first, last + 1):
             block_hash, logs = self.blocks[number]

@@ -37,12 +37,10 @@ def short(name: str, head: int = 6, tail: int = 4) -> str:
 
 def size(count: float) -> str:
     """Bytes in three or four characters and a unit: 12345 -> "12.3 kB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
+    units = iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while count >= 1000 and unit != "TB":
+        count, unit = count / 1000, next(units, "TB")
     return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
 
 

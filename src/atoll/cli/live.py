@@ -12,7 +12,6 @@ from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -214,7 +213,7 @@ class News:
 
     def of(self, facts: Facts) -> list[str]:
         """The lines that are new since the last call."""
-        lines = [f"{_PHASE_NEWS.get(facts.phase, facts.phase)}"] + self._network(facts)
+        lines = [_PHASE_NEWS.get(facts.phase, facts.phase), *self._network(facts)]
         lines = self._fresh(lines) + self._states_of(facts)
         lines += self._fresh(_rounds(facts)) + self._fresh(_refusals(facts))
         return lines + self._log(facts.lines)
@@ -271,10 +270,3 @@ def _rounds(facts: Facts) -> list[str]:
 
 def _refusals(facts: Facts) -> list[str]:
     return [f"REFUSED {one.node} in round {one.round}: {one.reason}. {one.sentence}" for one in figures.verdicts(facts)]
-
-
-def as_text(renderable: RenderableType, width: int = 100) -> str:
-    """The picture without colours, for a log or a test."""
-    console = Console(width=width, record=True, file=_Nowhere(), color_system=None)
-    console.print(renderable)
-    return console.export_text()

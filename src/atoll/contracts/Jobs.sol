@@ -306,9 +306,11 @@ contract Jobs is Paying, EIP712 {
         return _enlistments[job][account];
     }
 
-    /// @notice The accounts that enlisted, in order.
-    function enlisted(bytes32 job) external view returns (address[] memory) {
-        return _enlisted[job];
+    /// @notice The accounts that enlisted, in order, and the tips of their hash chains.
+    function enlisted(bytes32 job) external view returns (address[] memory accounts, bytes32[] memory tips) {
+        accounts = _enlisted[job];
+        tips = new bytes32[](accounts.length);
+        for (uint256 i; i < tips.length; ++i) tips[i] = _enlistments[job][accounts[i]].tip;
     }
 
     /// @notice The EIP-712 digest that the members of a committee sign.

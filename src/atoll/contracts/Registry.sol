@@ -167,11 +167,20 @@ contract Registry is Paying {
         return _accounts.length;
     }
 
-    /// @notice The accounts from `start` on, at most `limit`, in the order of registration.
-    function accounts(uint256 start, uint256 limit) external view returns (address[] memory page) {
+    /// @notice The nodes from number `start` on, at most `limit`, in the order of registration.
+    function nodes(uint256 start, uint256 limit)
+        external
+        view
+        returns (address[] memory accounts, Node[] memory entries)
+    {
         uint256 rest = start < _accounts.length ? _accounts.length - start : 0;
-        page = new address[](rest < limit ? rest : limit);
-        for (uint256 i; i < page.length; ++i) page[i] = _accounts[start + i];
+        uint256 size = rest < limit ? rest : limit;
+        accounts = new address[](size);
+        entries = new Node[](size);
+        for (uint256 i; i < size; ++i) {
+            accounts[i] = _accounts[start + i];
+            entries[i] = _nodes[accounts[i]];
+        }
     }
 
     /// @notice The account that registered as number `index`, from 0.

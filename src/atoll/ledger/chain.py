@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from atoll.errors import ChainDown, TransactionFailed, UserError, WrongChain
+from atoll.errors import ChainDown, RpcRefused, TransactionFailed, UserError, WrongChain
 from atoll.ledger import abi
 from atoll.ledger.epoch import Claim, JobTotal, Post
 from atoll.ledger.events import Event, Opened, event_of
-from atoll.ledger.link import Block, Link, Log, Receipt, Requester, RpcRefused, failure, over_http
+from atoll.ledger.link import Block, Link, Log, Receipt, Requester, failure, over_http
 from atoll.ledger.records import (
     Addresses,
     Certificate,
@@ -35,7 +35,7 @@ from atoll.wire.identity import AccountKey
 
 PERMIT_SECONDS = 3600
 CLAIMS_PER_CALL = 100
-_PAGE = 200
+_PAGE = 50  # nodes in one answer
 
 
 class Chain:
@@ -156,7 +156,13 @@ class Chain:
     def read(self, contract: str, function: str, *arguments: Any) -> Any:
         """The result of any view of a contract; what has no method of its own is asked this way."""
         call = self._call(contract, function, *arguments)
-        return abi.result(contract, function, self.link.call(call.to, call.data))
+        answer = self.link.call(call.to, call.data)
+        try:
+            return abi.result(contract, function, answer)
+        except abi.BadData as error:
+            raise WrongChain(
+                f"0x{call.to.hex()} is not the {contract} contract of this version of Atoll; check the registry's address"
+            ) from error
 
     def _permit(self, spender: bytes, amount: int) -> tuple[int, int, int, bytes, bytes]:
         """An EIP-2612 approval by this account, signed: (amount, deadline, v, r, s)."""
@@ -208,18 +214,16 @@ class Chain:
 
     def node(self, account: bytes) -> NodeRecord:
         """What the registry says about an account."""
-        endpoint, roles, active, registered, withdrawable, stake, unstaking, hints, binding = self.read(
-            "Registry", "node", account
-        )
-        return NodeRecord(account, endpoint, roles, active, registered, withdrawable, stake, unstaking, hints, binding)
+        return NodeRecord(account, *self.read("Registry", "node", account))
 
     def nodes(self) -> list[NodeRecord]:
         """All nodes, in the order in which they registered."""
-        count = self.read("Registry", "count")
-        accounts: list[bytes] = []
-        while len(accounts) < count:
-            accounts += self.read("Registry", "accounts", len(accounts), _PAGE)
-        return [self.node(account) for account in accounts]
+        found: list[NodeRecord] = []
+        while True:
+            accounts, entries = self.read("Registry", "nodes", len(found), _PAGE)
+            found += [NodeRecord(account, *entry) for account, entry in zip(accounts, entries, strict=True)]
+            if len(accounts) < _PAGE:
+                return found
 
     def validator_count(self) -> int:
         """How many validators there are now."""
@@ -283,8 +287,12 @@ class Chain:
 
     def enlisted(self, job: bytes) -> list[Enlistment]:
         """Who enlisted for a job, in order."""
-        accounts = self.read("Jobs", "enlisted", job)
-        return [Enlistment(account, *self.read("Jobs", "enlistment", job, account)) for account in accounts]
+        rows = zip(*self.read("Jobs", "enlisted", job), strict=True)
+        return [Enlistment(account, tip, place) for place, (account, tip) in enumerate(rows, 1)]
+
+    def enlistment(self, job: bytes, account: bytes) -> Enlistment:
+        """What an account enlisted with; its place is 0 if it did not."""
+        return Enlistment(account, *self.read("Jobs", "enlistment", job, account))
 
     # Settlement
 

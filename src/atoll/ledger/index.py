@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from atoll.errors import ChainError, Corrupt
+from atoll.errors import ChainError, Corrupt, RpcRefused
 from atoll.ledger.events import Event
-from atoll.ledger.link import Block, Log, RpcRefused
+from atoll.ledger.link import Block, Log
 
 LARGEST_WINDOW = 1000  # blocks
 SMALLEST_WINDOW = 5

@@ -6,29 +6,20 @@ can be repeated without harm.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from atoll.errors import BadInput, ChainDown, TransactionFailed
+from atoll.errors import BadInput, ChainDown, RpcRefused, TransactionFailed, WrongChain
 from atoll.ledger import abi
 
 Json = dict[str, Any]
 Requester = Callable[[str, list[Any]], Json]
 
 REQUEST_SECONDS = 20.0
-_SERVER_ERROR = -32000  # JSON-RPC's number for anything that went wrong at the endpoint
-
-
-class RpcRefused(Exception):
-    """The endpoint answered with an error; `data` is what a contract returned, if any."""
-
-    def __init__(self, code: int, message: str, data: bytes) -> None:
-        self.code = code
-        self.data = data
-        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,12 @@ def over_http(url: str) -> Requester:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"{url!r} is not the URL of a chain; expected http://HOST:PORT or https://HOST")
     import requests
+
+    limit = sys.getrecursionlimit()
     from web3 import HTTPProvider
+
+    # One of web3's dependencies raises the limit to 100,000, with which nested input overflows the C stack.
+    sys.setrecursionlimit(limit)
 
     session = requests.Session()
     # A proxy that the environment names cannot reach a chain on this machine.
@@ -125,8 +121,11 @@ class Link:
         return answer.get("result")
 
     def chain_id(self) -> int:
-        """The chain's id."""
-        return int(self.ask("eth_chainId"), 16)
+        """The chain's id; raises WrongChain if the endpoint is not one of an Ethereum chain."""
+        found = self.ask("eth_chainId")
+        if not isinstance(found, str) or not found.startswith("0x"):
+            raise WrongChain("the endpoint answers, but not as an Ethereum JSON-RPC endpoint does; check --rpc")
+        return int(found, 16)
 
     def block(self, tag: int | str = "latest") -> Block | None:
         """A block by number or tag (latest, finalized); None if there is none."""
@@ -170,7 +169,11 @@ class Link:
     def fees(self) -> tuple[int, int]:
         """(base fee of the latest block, tip that is customary), in wei per gas."""
         block = self.ask("eth_getBlockByNumber", "latest", False)
-        return _int(block.get("baseFeePerGas") or "0x0"), _int(self.ask("eth_maxPriorityFeePerGas"))
+        base = _int(block.get("baseFeePerGas") or "0x0")
+        try:
+            return base, _int(self.ask("eth_maxPriorityFeePerGas"))
+        except RpcRefused:  # not every endpoint has the method
+            return base, max(_int(self.ask("eth_gasPrice")) - base, 0)
 
     def broadcast(self, raw: bytes) -> None:
         """Hand in a signed transaction; one that the endpoint has already is no error."""
@@ -204,18 +207,19 @@ def failure(what: str, error: RpcRefused) -> TransactionFailed:
     """What the endpoint or a contract said, as the error that users see."""
     reason = abi.contract_error(error.data)
     if reason is None:
-        return TransactionFailed(f"{what} was refused: {error}")
+        return TransactionFailed(f"{what} was not taken: {error}")
     return TransactionFailed(f"{what} was refused by the contract: {reason}", reason.name)
 
 
 def _refused(error: Any) -> RpcRefused:
     if not isinstance(error, dict):
-        return RpcRefused(_SERVER_ERROR, str(error), b"")
+        return RpcRefused(str(error))
     data = error.get("data")
     if isinstance(data, dict):  # some nodes wrap it
         data = data.get("data") or data.get("result")
     code = error.get("code")
-    return RpcRefused(code if isinstance(code, int) else 0, str(error.get("message")), _revert_data(data))
+    message = f"the chain's endpoint refused the request: {error.get('message')}"
+    return RpcRefused(message, code if isinstance(code, int) else 0, _revert_data(data))
 
 
 def _revert_data(data: Any) -> bytes:

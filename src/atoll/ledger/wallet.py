@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from atoll.errors import ChainDown, TransactionFailed
-from atoll.ledger.link import Link, Receipt, RpcRefused, failure
+from atoll.errors import ChainDown, RpcRefused, TransactionFailed
+from atoll.ledger.link import Link, Receipt, failure
 from atoll.ledger.records import GasUse
 from atoll.wire.identity import AccountKey
 

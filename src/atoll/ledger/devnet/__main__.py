@@ -26,6 +26,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--chain-id", type=int, default=31337, help="chain id of a new chain")
     parser.add_argument("--window", type=int, default=3, help="seconds in which an epoch can be challenged (new chain)")
     parser.add_argument("--grace", type=int, default=60, help="seconds after a job's deadline to settle it (new chain)")
+    parser.add_argument("--test-methods", action="store_true", help="offer evm_increaseTime and evm_mine to anybody")
     return parser.parse_args(argv)
 
 
@@ -46,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
 
     server = Server(options.host, options.port, lambda _: b"")
     terms = Terms(chain_id=options.chain_id, window=options.window, grace=options.grace)
-    devnet = Devnet(options.home, terms, time.time)
+    devnet = Devnet(options.home, terms, time.time, options.test_methods)
     producer = Producer(devnet.evm, devnet.rpc.lock, time.time)
     devnet.rpc.on_transaction = producer.wake
     server.answer = devnet.rpc.handle

@@ -259,17 +259,6 @@ class Evm:
 
     # Reading
 
-    def block_number(self, tag: str) -> int:
-        """The number that a block tag or a hex number means; raises Rejected for anything else."""
-        if tag in ("latest", "pending", "safe", "finalized"):
-            return int(self.head.block_number)
-        if tag == "earliest":
-            return 0
-        try:
-            return int(tag, 16)
-        except ValueError as error:
-            raise Rejected(f"invalid block number: {tag}") from error
-
     def block(self, number: int | None = None, block_hash: bytes | None = None) -> dict[str, Any] | None:
         """A block as JSON-RPC shows it, with transaction hashes."""
         if block_hash is not None:

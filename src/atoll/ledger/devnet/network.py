@@ -53,12 +53,12 @@ class Network:
 
 
 class Devnet:
-    """Opens or creates the chain of a home directory. `clock` returns Unix seconds.
+    """Opens or creates the chain of a home directory. `clock` returns Unix seconds; see `Rpc` for `test_methods`.
 
     Raises Corrupt when a part of the home is damaged or missing, WrongChain when the home holds another chain id.
     """
 
-    def __init__(self, home: Path, terms: Terms, clock: Callable[[], float]) -> None:
+    def __init__(self, home: Path, terms: Terms, clock: Callable[[], float], test_methods: bool = False) -> None:
         self._terms = terms
         home.mkdir(parents=True, exist_ok=True)
         database = home / "chain.sqlite"
@@ -79,7 +79,7 @@ class Devnet:
         if self.evm.nonce(account) == 0:
             self._deploy(account)
         self._write(home / "network.json")
-        self.rpc = Rpc(self.evm, fund=self.fund)
+        self.rpc = Rpc(self.evm, self.fund, test_methods)
 
     def _check_chain_id(self) -> None:
         stored = self._store.get("chain_id")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -37,25 +39,29 @@ def _bytes(value: Any, length: int | None = None) -> bytes:
 
 
 def _int(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    try:
-        return int(value, 16)
-    except (TypeError, ValueError) as error:
-        raise InvalidParams(f"expected a hex number, got {value!r:.80}") from error
+    if isinstance(value, str):
+        try:
+            value = int(value, 16)
+        except ValueError as error:
+            raise InvalidParams(f"expected a hex number, got {value!r:.80}") from error
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 256:
+        raise InvalidParams(f"expected a number of at most 256 bits, got {value!r:.80}")
+    return value
 
 
 class Rpc:
     """Answers JSON-RPC requests from one `Evm`, one at a time.
 
     `on_transaction`, which can be set, is called after a transaction was queued. `fund` sends a newcomer its first
-    coins and returns the transactions' hashes; it is None on a chain without a faucet.
+    coins and returns the transactions' hashes; it is None on a chain without a faucet. `test_methods` let anybody move
+    the chain's time and make blocks.
     """
 
     def __init__(
         self,
         evm: Evm,
         fund: Callable[[bytes], list[bytes]] | None = None,
+        test_methods: bool = False,
     ) -> None:
         self.evm = evm
         self.lock = threading.RLock()
@@ -85,10 +91,11 @@ class Rpc:
             "eth_call": self._call,
             "eth_estimateGas": self._estimate,
             "eth_sendRawTransaction": self._send_raw,
-            "evm_increaseTime": lambda seconds: quantity(evm.shift_clock(_int(seconds))),
-            "evm_mine": lambda *_: quantity(evm.mine()),
             "atoll_fund": self._fund_account,
         }
+        if test_methods:
+            self._methods["evm_increaseTime"] = lambda seconds: quantity(evm.shift_clock(_int(seconds)))
+            self._methods["evm_mine"] = lambda *_: quantity(evm.mine())
 
     def handle(self, body: bytes) -> bytes:
         """Answer the body of a request, single or batch; whatever is wrong with it becomes a JSON-RPC error."""
@@ -127,20 +134,26 @@ class Rpc:
             return _error(name, 3, str(error), data(error.data))
         except Rejected as error:
             return _error(name, -32000, str(error))
+        except Exception as error:  # a fault of ours in one request must not look like a chain that is down
+            traceback.print_exc(file=sys.stderr)
+            return _error(name, -32603, f"internal error: {type(error).__name__}")
         return {"jsonrpc": "2.0", "id": name, "result": result}
+
+    def _number(self, tag: Any) -> int:
+        head = int(self.evm.head.block_number)
+        known = {"latest": head, "pending": head, "safe": head, "finalized": head, "earliest": 0}
+        return known[tag] if isinstance(tag, str) and tag in known else _int(tag)
 
     def _at(self, tag: Any) -> int | None:
         """A block number for reading state; None is the present state."""
-        if not isinstance(tag, str):
-            raise InvalidParams(f"expected a block number or tag, got {tag!r:.80}")
-        number = self.evm.block_number(tag)
+        number = self._number(tag)
         head = self.evm.head.block_number
         if number > head:
             raise Rejected(f"no block {number}: the latest is {head}")
         return None if number == head else number
 
     def _block_by_number(self, tag: str, full: bool = False) -> Json | None:
-        return self._filled(self.evm.block(number=self.evm.block_number(tag)), full)
+        return self._filled(self.evm.block(number=self._number(tag)), full)
 
     def _block_by_hash(self, name: str, full: bool = False) -> Json | None:
         return self._filled(self.evm.block(block_hash=_bytes(name, 32)), full)
@@ -154,7 +167,7 @@ class Rpc:
         return quantity(self.evm.nonce(_bytes(account, 20), self._at(tag), pending=tag == "pending"))
 
     def _fee_history(self, count: Any, tag: str, percentiles: Any = None) -> Json:
-        last = self.evm.block_number(tag)
+        last = min(self._number(tag), self.evm.head.block_number)
         first = max(0, last + 1 - min(max(_int(count), 1), 1024))
         blocks = [self.evm.block(number=number) for number in range(first, last + 1)]
         fees = [block["baseFeePerGas"] for block in blocks if block]
@@ -174,8 +187,8 @@ class Rpc:
                 raise Rejected("unknown block")
             first = last = int(block["number"], 16)
         else:
-            first = self.evm.block_number(query.get("fromBlock", "latest"))
-            last = self.evm.block_number(query.get("toBlock", "latest"))
+            first = self._number(query.get("fromBlock") or "latest")
+            last = self._number(query.get("toBlock") or "latest")
         if last - first >= MAX_LOG_RANGE:
             raise Rejected(f"query returned too many blocks: at most {MAX_LOG_RANGE}")
         address = query.get("address") or []

@@ -1,0 +1,336 @@
+"""`atoll up`: a whole network on this machine: chain, nodes, a job, its payment, its result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atoll.cli.developer import Developer, JobPlan
+from atoll.cli.facts import Facts, NodeFacts
+from atoll.cli.live import LiveView, PlainView
+from atoll.cli.processes import Supervisor, Worker
+from atoll.cli.report import summarise
+from atoll.cli.summary import print_summary
+from atoll.errors import AtollError, BadSetting, MachineError, UserError
+from atoll.gateway.app import StatusPage
+from atoll.logs import say_error
+from atoll.node.control import ControlClient
+from atoll.node.journal import HomeLock
+from atoll.training.opponents import ATTACKS
+
+POLL_SECONDS = 0.4
+READY_SECONDS = 90.0
+KEPT_LINES = 200
+MAX_NODES = 64
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What `atoll up` was asked for."""
+
+    nodes: int
+    rounds: int
+    dishonest: int
+    attack: str
+    model: str
+    data: str
+    budget: str | None
+    home: Path
+    host: str
+    port: int
+    rpc: str
+    registry: str
+    exit: bool
+    json: Path | None
+    plain: bool
+
+
+def run_up(options: UpOptions) -> int:
+    """Run the network until the job is paid (`exit`) or until Ctrl-C; returns the exit code."""
+    try:
+        _check(options)
+        with _lock(options.home):
+            return asyncio.run(Up(options).run())
+    except AtollError as error:
+        return say_error(error)
+
+
+def _check(options: UpOptions) -> None:
+    if not 1 <= options.nodes <= MAX_NODES:
+        raise BadSetting(f"--nodes is {options.nodes}: expected 1 to {MAX_NODES} (5 or more to settle disputes).")
+    if not 0 <= options.dishonest < options.nodes:
+        raise BadSetting(f"--dishonest is {options.dishonest}: expected fewer than the {options.nodes} nodes.")
+    if options.rounds < 1:
+        raise BadSetting(f"--rounds is {options.rounds}: expected 1 or more.")
+    if options.attack not in ATTACKS:
+        raise BadSetting(f"--attack is {options.attack!r}: expected one of {', '.join(ATTACKS)}.")
+    if bool(options.rpc) != bool(options.registry):
+        raise BadSetting("--rpc and --registry go together: the chain, and the network's registry on it.")
+
+
+@contextlib.contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    """One `atoll up` a home; HOME/up.json tells the others who it is."""
+    lock = HomeLock(home)
+    notice = home / "up.json"
+    try:
+        notice.write_text(json.dumps({"pid": os.getpid()}))
+        yield
+    finally:
+        notice.unlink(missing_ok=True)
+        lock.release()
+
+
+class Up:
+    """One run of `atoll up`."""
+
+    def __init__(self, options: UpOptions) -> None:
+        self.options = options
+        self.started = time.time()
+        self.phase = "starting"
+        self.seconds: dict[str, float] = {}
+        self.network: dict[str, Any] = {}
+        self.lines: list[str] = []
+        self.statuses: dict[int, dict[str, Any] | None] = {}
+        self.job = ""
+        self.supervisor = Supervisor(self.say)
+        self.nodes: list[Worker] = []
+        self.page = ""
+        self._phase_since = time.time()
+        self._stop = asyncio.Event()
+
+    # -- the story -----------------------------------------------------------------------------------------------
+    async def run(self) -> int:
+        """Everything, in order; what was started is ended whatever happens."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        page = StatusPage.start(self.facts, self.options.host, self.options.port)
+        self.page = page.url
+        with ExitStack() as views:
+            view = PlainView if self.options.plain or not sys.stdout.isatty() else LiveView
+            views.enter_context(view(self.facts))
+            try:
+                summary = await self._until_stopped(self._story())
+                if summary is not None:
+                    views.close()
+                    self._show(summary)
+                    if not self.options.exit:
+                        await self._until_stopped(self._stay())
+                    return 0
+            finally:
+                await self.supervisor.stop()
+                page.stop()
+        return 130
+
+    async def _until_stopped(self, work: Any) -> Any:
+        """The result of `work`; None if Ctrl-C came first. A worker that keeps dying ends it as well."""
+        story = asyncio.ensure_future(work)
+        helpers = [asyncio.ensure_future(one) for one in (self._stop.wait(), self.supervisor.watch(), self._poll())]
+        try:
+            await asyncio.wait([story, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for helper in helpers[1:]:
+                if helper.done():
+                    helper.result()
+            return story.result() if story.done() else None
+        finally:
+            for task in (story, *helpers):
+                task.cancel()
+            await asyncio.gather(story, *helpers, return_exceptions=True)
+
+    async def _stay(self) -> None:
+        sys.stdout.write(f"The network keeps running; its page is {self.page}. Ctrl-C ends it.\n")
+        await asyncio.Event().wait()
+
+    async def _story(self) -> dict[str, Any]:
+        await self._start_chain()
+        await self._start_nodes()
+        developer = await Developer.open(self.options.home / "developer", self.network)
+        await self._all_ready()
+        self._enter("enlisting")
+        plan = JobPlan(self.options.model, self.options.data, self.options.rounds, self.options.budget)
+        self.job = await developer.find_unfinished() or await self._post(developer, plan)
+        self._enter("training")
+        await self._wait(lambda: bool(self.job_status().get("done")), None, "the last round")
+        self.say("the last round is certified; the model is being stored, the last epoch posted")
+        self._enter("settling")
+        await developer.baseline(plan, len(self.nodes))
+        await self._wait(lambda: bool(self.job_status().get("model")), 120, "the model to be stored")
+        await developer.settle(self.job, self._claimants)
+        await self._poll_once()
+        answer = await self._question(developer)
+        self._enter("done")
+        return await summarise(self, developer, answer)
+
+    async def _post(self, developer: Developer, plan: JobPlan) -> str:
+        """Publish a job's parts on two nodes, pay its budget in, and start it when everybody has enlisted."""
+        parts = developer.prepare(plan, len(self.nodes))
+        for node in self.nodes[:2]:
+            await self.client_of(node.name).call("share", data=plan.data, files=[str(path) for path in parts])
+        seed = (self.statuses[1] or {})["account"]
+        job = await developer.post(seed)
+        self.say(f"job {job[:10]} is open, its budget in escrow")
+        await developer.start_when(job, len(self.nodes), self.say)
+        return job
+
+    # -- the parts -------------------------------------------------------------------------------------------------
+    async def _start_chain(self) -> None:
+        options, home = self.options, self.options.home
+        if options.rpc:
+            self.network = {"rpc": options.rpc, "registry": options.registry, "kind": "external"}
+        else:
+            remembered = home / "chain" / "port"
+            port = remembered.read_text() if remembered.exists() else "0"
+            chain = Worker("chain", self._chain_arguments(port), home)
+            await self.supervisor.add(chain)
+            found = await chain.first_line()
+            remembered.write_text(found["rpc"].rpartition(":")[2])
+            chain.arguments = self._chain_arguments(remembered.read_text())
+            self.network = {**found, "kind": "embedded"}
+        self.network["join"] = f"atoll node --rpc {self.network['rpc']} --registry {self.network['registry']}"
+        if options.host in ("127.0.0.1", "localhost"):
+            self.network["join_hint"] = "start with --host 0.0.0.0 to let other machines in"
+        self.say(f"the chain answers at {self.network['rpc']}")
+
+    def _chain_arguments(self, port: str) -> list[str]:
+        place = ["--home", str(self.options.home / "chain"), "--host", self.options.host, "--port", port]
+        return ["atoll.ledger.devnet", *place]
+
+    async def _start_nodes(self) -> None:
+        home, options = self.options.home, self.options
+        kept = sum(1 for path in home.glob("node-*") if path.is_dir())
+        count = max(kept, options.nodes)
+        if kept > options.nodes:
+            self.say(f"this home has {kept} nodes: all of them are started")
+        honest = count - options.dishonest
+        for index in range(1, count + 1):
+            settings = {
+                "rpc": self.network["rpc"],
+                "registry": self.network["registry"],
+                "listen": f"{options.host}:0",
+                "poll_seconds": "0.4",
+                "name": f"node-{index}",
+            }
+            arguments = ["atoll.node", "--home", str(home / f"node-{index}")]
+            for name, value in settings.items():
+                arguments += ["--set", f"{name}={value}"]
+            if index > honest:
+                arguments += ["--opponent", options.attack]
+            node = Worker(f"node-{index}", arguments, home)
+            await self.supervisor.add(node)
+            self.nodes.append(node)
+
+    async def _all_ready(self) -> None:
+        def ready() -> bool:
+            return all((self.statuses.get(i + 1) or {}).get("validator") for i in range(len(self.nodes)))
+
+        await self._wait(ready, READY_SECONDS, "all nodes to register")
+        self.say(f"{len(self.nodes)} nodes are registered and staked")
+
+    async def _question(self, developer: Developer) -> dict[str, Any]:
+        """Ask the network something that it has not seen: a held-out picture, answered by a serving node."""
+        picture, label = developer.question(self.options.home / "question.png")
+        asker = self.client_of(self.nodes[-1].name)
+        try:
+            model = self.job_status()["model"]
+            found = await asker.call("predict", timeout=60, model=model, file=str(picture), remote=True)
+        except AtollError as error:
+            return {"picture": str(picture), "label": label, "error": str(error)}
+        return {"picture": str(picture), "label": label, **found}
+
+    def _claimants(self) -> list[str]:
+        return [status["account"] for status in self.statuses.values() if status]
+
+    # -- watching --------------------------------------------------------------------------------------------------
+    def client_of(self, name: str) -> ControlClient:
+        """The control channel of a node."""
+        return ControlClient(self.options.home / name)
+
+    async def _poll(self) -> None:
+        while True:
+            await self._poll_once()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _poll_once(self) -> None:
+        async def one(index: int, node: Worker) -> None:
+            try:
+                self.statuses[index] = await self.client_of(node.name).call("status", timeout=3)
+            except AtollError:
+                if not node.alive:
+                    self.statuses[index] = None
+
+        await asyncio.gather(*(one(index + 1, node) for index, node in enumerate(self.nodes)))
+
+    async def _wait(self, condition: Callable[[], bool], limit: float | None, what: str) -> None:
+        end = None if limit is None else time.monotonic() + limit
+        while not condition():
+            if end is not None and time.monotonic() > end:
+                logs = f"{self.options.home}/node-*/log.txt"
+                raise MachineError(f"Waited {limit:g} s for {what} in vain; see the logs in {logs}.")
+            await asyncio.sleep(0.1)
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        """What each node says about the job of this run."""
+        found = []
+        for status in self.statuses.values():
+            found += [job for job in (status or {}).get("jobs", ()) if not self.job or job["job"] == self.job]
+        return found
+
+    def job_status(self) -> dict[str, Any]:
+        """The job as the node sees it that is furthest, with the accuracies and the model that any node knows."""
+        jobs = self._jobs()
+        if not jobs:
+            return {}
+        best = dict(max(jobs, key=lambda job: (job["round"], job["done"])))
+        best["accuracy"] = {number: value for job in jobs for number, value in job["accuracy"].items()}
+        best["model"] = next((job["model"] for job in jobs if job["model"]), "")
+        return best
+
+    def facts(self) -> Facts:
+        """The network now, for the views."""
+        job = self.job_status()
+        dishonest = len(self.nodes) - self.options.dishonest
+        nodes = [
+            NodeFacts(i + 1, node.name, node.pid, node.alive, i >= dishonest, self.statuses.get(i + 1))
+            for i, node in enumerate(self.nodes)
+        ]
+        accuracy = {int(number): value for number, value in job.get("accuracy", {}).items()}
+        running = {**self.seconds, self.phase: time.time() - self._phase_since}
+        return Facts(
+            phase=self.phase,
+            started=self.started,
+            seconds=running,
+            network=self.network,
+            nodes=nodes,
+            job=job or None,
+            accuracy=dict(sorted(accuracy.items())),
+            rejected=job.get("rejected", []),
+            lines=self.lines[-KEPT_LINES:],
+            page=self.page,
+        )
+
+    def say(self, line: str) -> None:
+        """Tell the person something."""
+        self.lines.append(f"{time.time() - self.started:6.1f} s  {line}")
+
+    def _enter(self, phase: str) -> None:
+        now = time.time()
+        self.seconds[self.phase] = round(now - self._phase_since, 2)
+        self.phase, self._phase_since = phase, now
+
+    def _show(self, summary: dict[str, Any]) -> None:
+        if self.options.json is not None:
+            try:
+                self.options.json.write_text(json.dumps(summary, indent=2) + "\n")
+            except OSError as error:
+                raise UserError(f"The summary cannot be written to {self.options.json} ({error.strerror}).") from error
+        print_summary(summary)
