@@ -21,7 +21,7 @@ from atoll.errors import BadSetting, MachineError
 
 FILE_NAME = "config.toml"
 ENVIRONMENT = "ATOLL_"
-NOT_SETTINGS = frozenset({"ATOLL_HOME", "ATOLL_PASSPHRASE"})  # other names that the environment may hold
+NOT_SETTINGS = frozenset({"ATOLL_HOME", "ATOLL_PASSPHRASE", "ATOLL_DEBUG"})  # other names that the environment may hold
 ROLES = ("worker", "validator", "holder", "server")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

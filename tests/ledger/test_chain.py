@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
 from local_network import COIN, NO_BINDING, LocalNetwork, account_of, key_of
 
 from atoll.errors import BadInput, ChainDown, RpcRefused, TransactionFailed, UserError, WrongChain
@@ -338,7 +339,7 @@ def test_quorum_as_in_the_contracts(members: int, needed: int) -> None:
 
 
 def test_solidity_errors_are_decoded() -> None:
-    text = abi.contract_error(bytes.fromhex("08c379a0") + abi.encode(["string"], ["no"]))
+    text = abi.contract_error(bytes.fromhex("08c379a0") + encode(["string"], ["no"]))
     assert text is not None and (text.name, text.arguments) == ("Error", {"message": "no"})
     panic = abi.contract_error(bytes.fromhex("4e487b71") + (0x11).to_bytes(32, "big"))
     assert panic is not None and str(panic) == "Panic(code an arithmetic overflow)"

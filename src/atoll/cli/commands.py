@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
+from atoll import config
 from atoll.cli import answers, homes
 from atoll.errors import BadInput, NotRunning
 from atoll.ledger.receipts import TOKEN, amount_text
@@ -74,8 +75,7 @@ def stop(home: Home = None, as_json: AsJson = False) -> int:
     stopped = []
     for path in homes.nodes_in(place):
         with contextlib.suppress(NotRunning):
-            found = homes.control.ControlClient(path).call("stop")
-            homes.asyncio.run(found)
+            homes.ask_node(path, "stop")
             stopped.append(str(path))
     if not stopped:
         raise homes.nothing_runs(place)
@@ -172,7 +172,7 @@ def predict(
 
 def settings(as_json: AsJson = False) -> int:
     """List every setting of a node with its default, unit and range."""
-    rows = answers.config.rows()
+    rows = config.rows()
     found = [dict(zip(("name", "default", "unit", "sentence"), row, strict=True)) for row in rows]
     tell(as_json, found, answers.settings_view())
     return 0

@@ -53,8 +53,7 @@ class Developer:
     def __init__(self, home: Path, chain: Chain) -> None:
         self.home, self.chain = home, chain
         self.baseline_accuracy: float | None = None
-        self.claims = 0
-        self.paid_before: dict[str, int] = {}
+        self.first_epoch = 0
         self._manifest: Manifest | None = None
         self._budget = 0
         self._data: tuple[DataSet, DataSet] | None = None
@@ -73,6 +72,7 @@ class Developer:
         found = cls(home, chain)
         if await found.call(chain.coins, keys.account.address) == 0:
             await found.call(chain.fund, keys.account.address)
+        found.first_epoch = await found.call(chain.next_epoch)
         return found
 
     async def call(self, work: Callable[..., Any], *arguments: Any) -> Any:

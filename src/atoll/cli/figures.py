@@ -19,7 +19,7 @@ Json = Any
 # What a round waits for, by the phase that its committee votes on (docs/protocol/round.md).
 PHASE_WORDS: Mapping[str, str] = {
     "lock": "training",
-    "beacon": "drawing audits",
+    "beacon": "drawing",
     "audit": "auditing",
     "open": "revealing",
     "certify": "aggregating",

@@ -48,11 +48,15 @@ def ask_from(
     """As `ask`, with the home of the node that answered."""
     for path in nodes_in(home):
         try:
-            call = control.ControlClient(path).call(method, timeout=timeout, **(params or {}))
-            return path, asyncio.run(call)
+            return path, ask_node(path, method, params, timeout)
         except NotRunning:
             continue
     raise nothing_runs(home)
+
+
+def ask_node(home: Path, method: str, params: Mapping[str, Json] | None = None, timeout: float = 30.0) -> Json:
+    """The answer of the node of this very home; raises as `ask`."""
+    return asyncio.run(control.ControlClient(home).call(method, timeout=timeout, **(params or {})))
 
 
 def nothing_runs(home: Path) -> NotRunning:

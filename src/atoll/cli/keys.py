@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -15,7 +14,6 @@ import typer
 from atoll.cli import homes
 from atoll.cli.commands import AsJson, Home, tell
 from atoll.errors import BadInput, MachineError, NotRunning
-from atoll.node.control import ControlClient
 from atoll.wire import keystore
 from atoll.wire.identity import format_account
 
@@ -76,7 +74,7 @@ def import_keys(
 
 def _refuse_if_running(place: Path) -> None:
     with contextlib.suppress(NotRunning):
-        asyncio.run(ControlClient(place).call("status"))
+        homes.ask_node(place, "status")
         raise BadInput(f"A node runs in {place}: end it with `atoll stop --home {place}` before its keys change.")
 
 

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TextIO
 
@@ -22,21 +21,13 @@ from atoll.cli.facts import Facts
 REFRESH_PER_SECOND = 4
 MAX_VERDICTS = 4
 MAX_LINES = 5
-_OTHER_ROWS = 15  # of the view beside the nodes and the lines
-_ROLE_LETTERS_BELOW = 110  # columns
+_OTHER_ROWS = 16  # of the view beside the nodes and the lines
+_WIDE = 110  # columns: from here on there is room for accounts and for roles in full
 _STATE_STYLES = {"working": "green", "ready": "green", "finished": "green", "down": "bold red", "silent": "yellow",
                  "paused": "yellow", "starting": "dim", "joining": "cyan"}  # fmt: skip
 
 FactsSource = Callable[[], Facts]
 """Called from the view's own thread: it must be safe to call at any time, and quick."""
-
-
-def view_of(facts: FactsSource, plain: bool = False) -> AbstractContextManager[object]:
-    """The live view on a terminal; plain lines with `plain`, in a pipe or on a terminal that cannot move its cursor."""
-    console = Console()
-    if plain or not console.is_terminal or console.is_dumb_terminal:
-        return PlainView(facts)
-    return LiveView(facts, console)
 
 
 class LiveView:
@@ -80,6 +71,8 @@ def picture(facts: Facts, now: float, left: float | None, width: int, height: in
     room = max(0, min(MAX_LINES, height - _OTHER_ROWS - min(len(facts.nodes), max(3, height - _OTHER_ROWS)) + 3))
     if room:
         parts += [Text("  " + line, style="dim", no_wrap=True, overflow="ellipsis") for line in facts.lines[-room:]]
+    if facts.page:
+        parts.append(Text(f"status page {facts.page} · Ctrl-C ends the network", style="dim", no_wrap=True))
     return Group(*parts)
 
 
@@ -92,38 +85,41 @@ def _title(facts: Facts, now: float) -> Text:
     about.append(figures.duration(now - facts.started))
     up, down = figures.traffic(facts)
     about.append(f"{figures.size(up)} up, {figures.size(down)} down" if up or down else "")
-    about.append(facts.page)
     line.append("  " + " · ".join(part for part in about if part), style="dim")
     return line
 
 
 def _nodes(facts: Facts, width: int, most: int) -> Table:
-    table = Table(box=None, pad_edge=False, expand=False, header_style="dim")
-    for heading, side in (("node", "left"), ("account", "left"), ("roles", "left"), ("state", "left"),
-                          ("round", "left"), ("up", "right"), ("down", "right"), ("earned", "right"),
-                          ("balance", "right"), ("refused", "right")):  # fmt: skip
-        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= _WIDE else 1, 0, 0), header_style="dim")
+    for heading in ("node", *(["account"] if width >= _WIDE else []), "roles", "state", "round"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("up", "down", "earned", "balance", "refused"):
+        table.add_column(heading, justify="right", no_wrap=True)
     rows = figures.node_rows(facts)
     for row in rows[:most]:
-        table.add_row(
-            Text(row.name, style="red" if row.dishonest else "bold"),
-            Text(row.account, style="dim"),
-            Text(_roles(row.roles, width)),
-            Text(row.state, style=_STATE_STYLES.get(row.state, "")),
-            Text(row.work),
-            row.up,
-            row.down,
-            Text(row.earned, style="green" if row.earned != "0" else "dim"),
-            row.balance,
-            Text(str(row.refused), style="bold red") if row.refused else Text("-", style="dim"),
-        )
+        table.add_row(*_cells(row, width))
     if len(rows) > most:
         table.add_row(Text(f"and {len(rows) - most} more", style="dim"))
     return table
 
 
+def _cells(row: figures.NodeRow, width: int) -> list[Text]:
+    return [
+        Text(row.name, style="red" if row.dishonest else "bold"),
+        *([Text(row.account, style="dim")] if width >= _WIDE else []),
+        Text(_roles(row.roles, width)),
+        Text(row.state, style=_STATE_STYLES.get(row.state, "")),
+        Text(row.work),
+        Text(row.up),
+        Text(row.down),
+        Text(row.earned, style="green" if row.earned != "0" else "dim"),
+        Text(row.balance),
+        Text(str(row.refused), style="bold red") if row.refused else Text("-", style="dim"),
+    ]
+
+
 def _roles(roles: str, width: int) -> str:
-    if width >= _ROLE_LETTERS_BELOW or roles == "-":
+    if width >= _WIDE or roles == "-":
         return roles
     return "".join(role[0].upper() for role in roles.split())
 
@@ -188,10 +184,9 @@ class PlainView:
         while True:
             ended = self._ended.wait(1 / REFRESH_PER_SECOND)
             facts = self._facts()
-            elapsed = time.time() - facts.started
             try:
-                for line in self._news.of(facts):
-                    self._write(f"[{elapsed:6.1f} s] {line}")
+                for line in self._news.of(facts, time.time()):
+                    self._write(line)
             except (BrokenPipeError, ValueError):  # nobody reads any more, as in `atoll up | head`
                 return
             if ended:
@@ -211,12 +206,14 @@ class News:
         self._states: dict[str, str] = {}
         self._lines: tuple[str, ...] = ()
 
-    def of(self, facts: Facts) -> list[str]:
-        """The lines that are new since the last call."""
-        lines = [_PHASE_NEWS.get(facts.phase, facts.phase), *self._network(facts)]
-        lines = self._fresh(lines) + self._states_of(facts)
+    def of(self, facts: Facts, now: float) -> list[str]:
+        """The lines that are new since the last call; `now` in seconds since 1970.
+
+        Events come with the time since the start; log lines as they are, since they carry their own.
+        """
+        lines = self._fresh([_PHASE_NEWS.get(facts.phase, facts.phase), *self._network(facts)]) + self._states_of(facts)
         lines += self._fresh(_rounds(facts)) + self._fresh(_refusals(facts))
-        return lines + self._log(facts.lines)
+        return [f"{now - facts.started:6.1f} s  {line}" for line in lines] + self._log(facts.lines)
 
     def _fresh(self, lines: Sequence[str]) -> list[str]:
         new = [line for line in dict.fromkeys(lines) if line not in self._told]
@@ -249,7 +246,7 @@ class News:
         overlap = min(len(seen), len(self._lines))
         while overlap and seen[-overlap:] != self._lines[:overlap]:
             overlap -= 1
-        return [line for line in self._lines[overlap:] if line not in self._told]
+        return list(self._lines[overlap:])
 
 
 _PHASE_NEWS = {
@@ -263,8 +260,7 @@ _PHASE_NEWS = {
 
 def _rounds(facts: Facts) -> list[str]:
     certified, rounds = figures.progress(facts)
-    accuracy = [f"round {number} of 0-{rounds - 1}: accuracy {value:.2%}" if rounds else f"round {number}: {value:.2%}"
-                for number, value in sorted(facts.accuracy.items())]  # fmt: skip
+    accuracy = [f"round {number}: accuracy {value:.2%}" for number, value in sorted(facts.accuracy.items())]
     return accuracy + ([f"all {rounds} rounds are certified"] if rounds and certified == rounds else [])
 
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -20,7 +20,8 @@ from atoll.logs import say_error
 
 INTERRUPTED = 130
 DEBUG = "ATOLL_DEBUG"
-_UsageError = typer.BadParameter.__bases__[0]  # the parent of all that a wrong command line raises
+# The parent of all that a wrong command line raises: click's or, in newer versions, typer's own.
+_UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
 app = typer.Typer(
     name="atoll",
@@ -29,6 +30,7 @@ app = typer.Typer(
     epilog="Start here: atoll up",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 key_app = typer.Typer(help="Back up and restore the keys of a node.", rich_markup_mode="rich")
@@ -62,14 +64,16 @@ def _top(
 
 
 @app.command(rich_help_panel=NETWORK, epilog="Example: atoll up --nodes 6 --rounds 12 --dishonest 1")
-def up(  # noqa: PLR0913 - each is an option of the command line
+def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     nodes: Annotated[int, typer.Option(min=1, max=64, help="How many node processes to start.")] = 6,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 12,
     dishonest: Annotated[int, typer.Option(min=0, help="How many of the nodes lie, to see them caught.")] = 0,
     attack: Annotated[Attack, typer.Option(help="How they lie: random updates, or half the work.")] = Attack.random,
     model: Annotated[Model, typer.Option(help="Model of the zoo to train.")] = Model.cnn,
     data: Annotated[str, typer.Option(metavar="mnist|DIR", help="Data set: the bundled one, or IDX files.")] = "mnist",
-    budget: Annotated[str | None, typer.Option(metavar="TOKENS", help="Pay for the whole job.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="What the job may cost in all. Default: what it needs.")
+    ] = None,
     home: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: $ATOLL_HOME, or ~/.atoll.")] = None,
     host: Annotated[str, typer.Option(help="Address for chain and page; 0.0.0.0 lets others join.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the status page; 0: a free one.")] = 8470,
@@ -210,8 +214,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _say_usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "atoll"
-    told = getattr(error, "format_message", lambda: str(error))()
-    sys.stderr.write(f"atoll: {told} Try `{where} --help`.\n")
+    told = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+    sys.stderr.write(f"atoll: {told}. Try `{where} --help`.\n")
     return 2
 
 

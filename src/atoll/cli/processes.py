@@ -97,17 +97,21 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps workers alive. `say` hears of every death and restart."""
+    """Keeps workers alive. `say` hears of every death, `note` of every change of process ids (by name)."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], note: Callable[[dict[str, int | None]], None]) -> None:
         self.workers: list[Worker] = []
-        self._say = say
+        self._say, self._note = say, note
         self._stopping = False
 
     async def add(self, worker: Worker) -> None:
         """Start a worker and watch it from now on."""
         await worker.start()
         self.workers.append(worker)
+        self._noted()
+
+    def _noted(self) -> None:
+        self._note({worker.name: worker.pid for worker in self.workers})
 
     async def watch(self) -> None:
         """Until `stop`: start again what died. Raises MachineError for a worker that keeps dying."""
@@ -128,6 +132,7 @@ class Supervisor:
         worker.restarts += 1
         worker.ended_at = 0.0
         await worker.start()
+        self._noted()
 
     async def stop(self) -> None:
         """End all workers, those started last first."""

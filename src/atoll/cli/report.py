@@ -22,7 +22,7 @@ async def summarise(up: Up, developer: Developer, answer: dict[str, Any]) -> dic
     job = up.job_status()
     record = await developer.call(developer.chain.job, bytes.fromhex(up.job[2:]))
     found = await developer.call(_events, developer.chain, up.options.home / "developer" / "index.sqlite")
-    paid, claims = await _paid(up)
+    paid = await _paid(up)
     names = {status["account"]: f"node-{index}" for index, status in up.statuses.items() if status}
     rejected = [{**one, "node": names.get(one["node"], one["node"]), "account": one["node"]} for one in job["rejected"]]
     traffic = [status["bytes"] for status in up.statuses.values() if status]
@@ -42,7 +42,7 @@ async def summarise(up: Up, developer: Developer, answer: dict[str, Any]) -> dic
         "escrow_in": str(record.budget),
         "escrow_out": str(record.drawn),
         "refunded": str(record.refunded),
-        "claims": claims,
+        "claims": sum(isinstance(event, events.Claimed) and event.epoch >= developer.first_epoch for event in found),
         "explain": await _explain(up),
         "bytes_up": sum(one["up"] for one in traffic),
         "bytes_down": sum(one["down"] for one in traffic),
@@ -65,17 +65,15 @@ def _events(chain: Any, path: Any) -> list[events.Event]:
     return found
 
 
-async def _paid(up: Up) -> tuple[dict[str, int], int]:
-    """What each account was paid for this job (from the receipts that the nodes published), and how many claims."""
+async def _paid(up: Up) -> dict[str, int]:
+    """What each account was paid for this job, from the receipts that the nodes published."""
     paid: dict[str, int] = {}
-    claims = 0
     for status in up.statuses.values():
         if not status:
             continue
         lines = (await up.client_of(status["name"]).call("statement", account=status["account"]))["lines"]
         paid[status["account"]] = sum(int(line["amount"]) for line in lines if line["job"] == up.job)
-        claims += int(int(status["claimed"]) > 0)
-    return paid, claims
+    return paid
 
 
 async def _explain(up: Up) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atoll.cli import figures
+from atoll.cli import figures, homes
 from atoll.ledger.receipts import TOKEN, amount_text
 
 Json = Any
 _MAX_REFUSALS = 12
 
 
-@dataclass(frozen=True)
-class Next:
-    """Where to go from here: the home of the network, whether its nodes still run, how to join, the status page."""
+def print_summary(summary: Mapping[str, Json], *, running: bool = True, console: Console | None = None) -> None:
+    """Show the summary that `--json` writes (`atoll.cli.report`) and what to try next.
 
-    home: Path | None = None
-    running: bool = False
-    join: str = ""
-    page: str = ""
-
-
-def print_summary(summary: Mapping[str, Json], following: Next | None = None, console: Console | None = None) -> None:
-    """Show the summary that `--json` writes; `names` (account -> name of a node) is used where it is there.
-
-    `following` adds the commands to try next.
+    `running`: whether the nodes still run, so that their commands work.
     """
     console = console or Console(highlight=False)
     console.print()
     console.print(_outcome(summary))
-    if summary.get("paid"):
-        console.print()
-        console.print(_pay(summary))
-    if summary.get("rejected"):
-        console.print()
-        console.print(_refused(summary))
-    if following is not None:
-        console.print()
-        for line in next_steps(summary, following):
-            console.print(line, soft_wrap=True)
+    for name, table in (("paid", _pay), ("rejected", _refused)):
+        if summary.get(name):
+            console.print()
+            console.print(table(summary))
+    console.print()
+    for line in next_steps(summary, running):
+        console.print(line, soft_wrap=True)
 
 
 def _outcome(summary: Mapping[str, Json]) -> Table:
@@ -58,15 +45,8 @@ def _outcome(summary: Mapping[str, Json]) -> Table:
 
 
 def _facts(summary: Mapping[str, Json]) -> Iterator[tuple[str, Text]]:
-    accuracy = [float(value) for value in summary.get("accuracy") or ()]
-    if accuracy:
-        told = Text(f"{accuracy[-1]:.2%}", style="bold green")
-        baseline = summary.get("baseline_accuracy")
-        if isinstance(baseline, int | float):
-            told.append(f"  (one worker alone, on its own share of the data: {baseline:.2%})", style="default")
-        yield "accuracy", told
-        yield "by round", Text(f"{figures.sparkline(accuracy)}  " + " ".join(f"{value:.1%}" for value in accuracy))
-    yield "network", Text(f"{_count(summary.get('nodes'))} nodes, {_count(summary.get('rounds'))} rounds")
+    yield from _learned(summary)
+    yield "network", Text(f"{summary.get('nodes', '?')} nodes, {summary.get('rounds', '?')} rounds")
     if "escrow_in" in summary:
         yield "escrow", _escrow(summary)
     if "explain" in summary:
@@ -74,15 +54,33 @@ def _facts(summary: Mapping[str, Json]) -> Iterator[tuple[str, Text]]:
         told = "every payment recomputed from the receipts: matches the chain" if match else str(summary["explain"])
         yield "check", Text(told, style="green" if match else "bold red")
     if "claims" in summary:
-        yield "claims", Text(str(_count(summary["claims"])))
+        yield "claims", Text(f"{summary['claims']} accounts have claimed their pay")
     sent = [figures.size(figures.number(summary.get(name))) for name in ("bytes_up", "bytes_down")]
     yield "traffic", Text(f"{sent[0]} up, {sent[1]} down")
     seconds = summary.get("seconds")
     if isinstance(seconds, dict):
-        yield "time", Text(", ".join(f"{name} {float(value):.1f} s" for name, value in seconds.items()))
+        known = [(name, value) for name, value in seconds.items() if isinstance(value, int | float)]
+        yield "time", Text(", ".join(f"{name} {value:.1f} s" for name, value in known))
     if summary.get("model"):
         yield "model", Text(str(summary["model"]))
     yield from _chain(summary.get("chain"))
+
+
+def _learned(summary: Mapping[str, Json]) -> Iterator[tuple[str, Text]]:
+    """What the model can do: its accuracy, beside that of a worker alone, and its answer to one question."""
+    accuracy = [float(value) for value in summary.get("accuracy") or () if value is not None]
+    if accuracy:
+        told = Text(f"{accuracy[-1]:.2%}", style="bold green")
+        baseline = summary.get("baseline_accuracy")
+        if isinstance(baseline, int | float):
+            told.append(f"  (one worker alone, on its own share of the data: {baseline:.2%})", style="default")
+        yield "accuracy", told
+        yield "by round", Text(f"{figures.sparkline(accuracy)}  " + " ".join(f"{value:.1%}" for value in accuracy))
+    answer = summary.get("answer")
+    if isinstance(answer, dict) and "class" in answer:
+        right = answer.get("class") == answer.get("label")
+        said = f"a picture of a {answer.get('label')} that it had not seen: it says {answer['class']}"
+        yield "question", Text(said, style="green" if right else "yellow")
 
 
 def _escrow(summary: Mapping[str, Json]) -> Text:
@@ -102,13 +100,10 @@ def _chain(chain: Json) -> Iterator[tuple[str, Text]]:
         yield "registry", Text(str(contracts["registry"]))
 
 
-def _count(value: Json) -> int:
-    return len(value) if isinstance(value, list | tuple | dict) else figures.number(value)
-
-
-def _name(summary: Mapping[str, Json], account: str) -> str:
-    names = summary.get("names")
-    return str(names.get(account, "")) if isinstance(names, dict) else ""
+def _names(summary: Mapping[str, Json]) -> dict[str, str]:
+    """Names of nodes by account."""
+    accounts = summary.get("accounts")
+    return {str(account): str(name) for name, account in accounts.items()} if isinstance(accounts, dict) else {}
 
 
 def _pay(summary: Mapping[str, Json]) -> Table:
@@ -116,8 +111,10 @@ def _pay(summary: Mapping[str, Json]) -> Table:
     for heading in ("node", "account"):
         table.add_column(heading, no_wrap=True)
     table.add_column(f"paid in {TOKEN}", justify="right", no_wrap=True)
-    for account, amount in summary["paid"].items():
-        table.add_row(Text(_name(summary, account) or "-"), Text(account), amount_text(figures.number(amount)))
+    names = _names(summary)
+    rows = sorted((names.get(account, "-"), account, figures.number(paid)) for account, paid in summary["paid"].items())
+    for name, account, amount in rows:
+        table.add_row(Text(name), Text(account), amount_text(amount))
     return table
 
 
@@ -132,34 +129,35 @@ def _refused(summary: Mapping[str, Json]) -> Table:
     table.add_column("which means")
     refused = summary["rejected"]
     for one in refused[:_MAX_REFUSALS]:
-        account, reason = str(one.get("node")), str(one.get("reason"))
-        name = _name(summary, account) or figures.short(account)
+        name, reason = figures.short(str(one.get("node")), 12), str(one.get("reason"))
         table.add_row(str(one.get("round")), Text(name), Text(reason), Text(figures.reason_sentence(reason)))
     if len(refused) > _MAX_REFUSALS:
         table.add_row("", Text(f"and {len(refused) - _MAX_REFUSALS} more"), "", "")
     return table
 
 
-def next_steps(summary: Mapping[str, Json], following: Next) -> list[Text]:
+def next_steps(summary: Mapping[str, Json], running: bool) -> list[Text]:
     """Commands that work now, each with what it shows."""
-    at = f" --home {following.home}" if following.home is not None else ""
-    model = str(summary.get("model") or "")
-    if following.running:
-        steps = [(f"atoll statement{at}", "what a node was paid for, unit by unit")]
-        rejected = summary.get("rejected") or []
-        if rejected:
-            steps.append((f"atoll statement {rejected[0].get('node')}{at}", "why the dishonest node was not"))
-        steps.append((f"atoll explain{at}", "redo all payments from the receipts"))
-        if model:
-            steps.append((f"atoll predict {model} PICTURE.png{at}", "ask the model (--remote asks another node)"))
-            steps.append((f"atoll get {model} model.bin{at}", "bring the model back from the nodes that hold it"))
-        if following.join:
-            steps.append((following.join, "join from another machine"))
-        if following.page:
-            steps.append((following.page, "the status page"))
-    else:
-        steps = [(f"atoll up{at}", "resume this network with its balances, and train another job")]
-    heading = Text("Try next" + (" in another terminal" if following.running else ""), style="bold")
+    home = str(summary.get("home") or "")
+    at = "" if not home or Path(home) == homes.base() else f" --home {shlex.quote(home)}"
+    if not running:
+        resume = _step(f"atoll up{at}", "resume this network with its balances, and train again")
+        return [Text("Try next", style="bold"), resume]
+    steps = [(f"atoll statement{at}", "what a node was paid for, unit by unit")]
+    refused = next((one.get("account") or one.get("node") for one in summary.get("rejected") or ()), None)
+    if refused:
+        steps.append((f"atoll statement {refused}{at}", "why the dishonest node was not"))
+    steps.append((f"atoll explain{at}", "redo all payments from the receipts"))
+    model, answer = str(summary.get("model") or ""), summary.get("answer")
+    if model:
+        picture = shlex.quote(str(answer.get("picture"))) if isinstance(answer, dict) else "PICTURE.png"
+        steps.append((f"atoll predict {model} {picture}{at}", "ask the model; --remote asks another node"))
+        steps.append((f"atoll get {model} model.bin{at}", "bring it back from the nodes that hold its pieces"))
+    if summary.get("join"):
+        steps.append((str(summary["join"]), "join with another node"))
+    if summary.get("page"):
+        steps.append((str(summary["page"]), "the status page"))
+    heading = Text("Try next, in another terminal", style="bold")
     return [heading, *(_step(command, purpose) for command, purpose in steps)]
 
 

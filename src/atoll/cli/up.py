@@ -80,15 +80,18 @@ def _check(options: UpOptions) -> None:
 
 @contextlib.contextmanager
 def _lock(home: Path) -> Iterator[None]:
-    """One `atoll up` a home; HOME/up.json tells the others who it is."""
+    """One `atoll up` a home."""
     lock = HomeLock(home)
-    notice = home / "up.json"
     try:
-        notice.write_text(json.dumps({"pid": os.getpid()}))
         yield
     finally:
-        notice.unlink(missing_ok=True)
+        _notice(home).unlink(missing_ok=True)
         lock.release()
+
+
+def _notice(home: Path) -> Path:
+    """Where `atoll stop` finds this run: its process id and those of its children."""
+    return home / "up.json"
 
 
 class Up:
@@ -103,7 +106,7 @@ class Up:
         self.lines: list[str] = []
         self.statuses: dict[int, dict[str, Any] | None] = {}
         self.job = ""
-        self.supervisor = Supervisor(self.say)
+        self.supervisor = Supervisor(self.say, self._note_processes)
         self.nodes: list[Worker] = []
         self.page = ""
         self._phase_since = time.time()
@@ -317,6 +320,9 @@ class Up:
             lines=self.lines[-KEPT_LINES:],
             page=self.page,
         )
+
+    def _note_processes(self, processes: dict[str, int | None]) -> None:
+        _notice(self.options.home).write_text(json.dumps({"pid": os.getpid(), "processes": processes}))
 
     def say(self, line: str) -> None:
         """Tell the person something."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import uvicorn

@@ -35,7 +35,6 @@ from atoll.wire.identity import AccountKey
 
 PERMIT_SECONDS = 3600
 CLAIMS_PER_CALL = 100
-_PAGE = 50  # nodes in one answer
 
 
 class Chain:
@@ -161,7 +160,7 @@ class Chain:
             return abi.result(contract, function, answer)
         except abi.BadData as error:
             raise WrongChain(
-                f"0x{call.to.hex()} is not the {contract} contract of this version of Atoll; check the registry's address"
+                f"0x{call.to.hex()} is not the {contract} contract of this version of Atoll; check the registry address"
             ) from error
 
     def _permit(self, spender: bytes, amount: int) -> tuple[int, int, int, bytes, bytes]:
@@ -216,13 +215,13 @@ class Chain:
         """What the registry says about an account."""
         return NodeRecord(account, *self.read("Registry", "node", account))
 
-    def nodes(self) -> list[NodeRecord]:
-        """All nodes, in the order in which they registered."""
+    def nodes(self, page: int = 50) -> list[NodeRecord]:
+        """All nodes, in the order in which they registered, fetched `page` at a time."""
         found: list[NodeRecord] = []
         while True:
-            accounts, entries = self.read("Registry", "nodes", len(found), _PAGE)
+            accounts, entries = self.read("Registry", "nodes", len(found), page)
             found += [NodeRecord(account, *entry) for account, entry in zip(accounts, entries, strict=True)]
-            if len(accounts) < _PAGE:
+            if len(accounts) < page:
                 return found
 
     def validator_count(self) -> int:
@@ -338,6 +337,10 @@ class Chain:
     def claimed(self, account: bytes) -> int:
         """What the account has claimed in all."""
         return int(self.read("Settlement", "claimed", account))
+
+    def unclaimed(self) -> int:
+        """What was drawn from escrow in all and not paid to accounts yet."""
+        return int(self.read("Settlement", "drawn") - self.read("Settlement", "paid"))
 
     def next_epoch(self) -> int:
         """The number of the epoch that is posted next."""
