@@ -114,11 +114,11 @@ def test_resumes_with_its_balances(up: Any) -> None:
 
 
 def test_interrupted_job_goes_on(up: Any) -> None:
-    arguments = ("--nodes", "3", "--rounds", "6", "--model", "softmax", "--exit")
+    arguments = ("--nodes", "3", "--rounds", "30", "--model", "softmax", "--exit")
     network = up(*arguments)
-    network.wait_for(lambda: "round 1 " in network.output())
+    network.wait_for(lambda: "round 1: " in network.output())
     assert network.stop() == 130
     assert not (network.home / "up.json").exists()
     summary = up(*arguments).finish()
-    assert summary["rounds"] == 6
+    assert summary["rounds"] == 30
     check_sums(summary)

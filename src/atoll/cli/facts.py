@@ -29,10 +29,10 @@ class Facts:
     """The network at one moment.
 
     `started` is in seconds since 1970; `seconds` holds how long each phase took; `network` holds `rpc`, `registry`,
-    `chain_id` and `join` (the command that joins from elsewhere); `job` is the job status (as in `Desk.status`) of the
-    node that knows the highest round; `accuracy` is by round, 0 to 1; `rejected` holds {node, round, reason}, where
-    `node` is an account and `reason` the name of a `Reason`; `lines` are recent events for people; `page` is the
-    address of the status page, or empty.
+    `chain_id`, `join` (the command that joins from elsewhere) and maybe `join_hint`; `job` is the job status (as in
+    `Desk.status`) of the node that knows the highest round; `accuracy` is by round, 0 to 1; `rejected` holds
+    {node, round, reason}, where `node` is an account and `reason` the name of a `Reason`; `lines` are recent events
+    for people; `page` is the address of the status page, or empty.
     """
 
     phase: str

@@ -32,7 +32,7 @@ _SHOWN_DECIMALS = 4
 # Short forms
 def short(name: str, head: int = 6, tail: int = 4) -> str:
     """The two ends of a long id: "0x1234…abcd"."""
-    return name if len(name) <= head + tail + 1 else f"{name[:head]}…{name[-tail:]}"
+    return name if len(name) <= head + tail + 1 else f"{name[:head]}…{name[len(name) - tail :]}"
 
 
 def size(count: float) -> str:

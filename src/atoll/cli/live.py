@@ -225,7 +225,8 @@ class News:
         if facts.network.get("chain_id"):
             told.append(f"chain {facts.network['chain_id']} at {facts.network.get('rpc')}")
         if facts.network.get("join"):
-            told.append(f"join from another machine: {facts.network['join']}")
+            hint = facts.network.get("join_hint")
+            told.append(f"join with: {facts.network['join']}" + (f" ({hint})" if hint else ""))
         if facts.page:
             told.append(f"status page: {facts.page}")
         return told

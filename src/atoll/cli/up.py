@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atoll.cli.developer import Developer, JobPlan
+from PIL import Image
+
+from atoll.cli.developer import Developer
 from atoll.cli.facts import Facts, NodeFacts
 from atoll.cli.live import LiveView, PlainView
+from atoll.cli.plan import JobPlan, plan_job, train_alone
 from atoll.cli.processes import Supervisor, Worker
 from atoll.cli.report import summarise
 from atoll.cli.summary import print_summary
@@ -155,32 +158,36 @@ class Up:
         await asyncio.Event().wait()
 
     async def _story(self) -> dict[str, Any]:
+        options = self.options
+        count = self._node_count()
+        plan = plan_job(options.model, options.data, options.rounds, options.budget, count)
+        if plan.manifest.rounds < options.rounds:
+            self.say(f"the budget pays for {plan.manifest.rounds} of {options.rounds} rounds")
         await self._start_chain()
-        await self._start_nodes()
+        await self._start_nodes(count)
         developer = await Developer.open(self.options.home / "developer", self.network)
         await self._all_ready()
         self._enter("enlisting")
-        plan = JobPlan(self.options.model, self.options.data, self.options.rounds, self.options.budget)
         self.job = await developer.find_unfinished() or await self._post(developer, plan)
         self._enter("training")
         await self._wait(lambda: bool(self.job_status().get("done")), None, "the last round")
         self.say("the last round is certified; the model is being stored, the last epoch posted")
         self._enter("settling")
-        await developer.baseline(plan, len(self.nodes))
+        baseline = await train_alone(plan, count)
         await self._wait(lambda: bool(self.job_status().get("model")), 120, "the model to be stored")
         await developer.settle(self.job, self._claimants)
         await self._poll_once()
-        answer = await self._question(developer)
+        answer = await self._question(plan)
         self._enter("done")
-        return await summarise(self, developer, answer)
+        return await summarise(self, developer, answer, baseline)
 
     async def _post(self, developer: Developer, plan: JobPlan) -> str:
         """Publish a job's parts on two nodes, pay its budget in, and start it when everybody has enlisted."""
-        parts = developer.prepare(plan, len(self.nodes))
+        parts = [str(path) for path in developer.write_parts(plan)]
         for node in self.nodes[:2]:
-            await self.client_of(node.name).call("share", data=plan.data, files=[str(path) for path in parts])
+            await self.client_of(node.name).call("share", data=self.options.data, files=parts)
         seed = (self.statuses[1] or {})["account"]
-        job = await developer.post(seed)
+        job = await developer.post(plan, seed)
         self.say(f"job {job[:10]} is open, its budget in escrow")
         await developer.start_when(job, len(self.nodes), self.say)
         return job
@@ -208,12 +215,15 @@ class Up:
         place = ["--home", str(self.options.home / "chain"), "--host", self.options.host, "--port", port]
         return ["atoll.ledger.devnet", *place]
 
-    async def _start_nodes(self) -> None:
-        home, options = self.options.home, self.options
-        kept = sum(1 for path in home.glob("node-*") if path.is_dir())
-        count = max(kept, options.nodes)
-        if kept > options.nodes:
+    def _node_count(self) -> int:
+        """As many nodes as were asked for, and at least those that the home has."""
+        kept = sum(1 for path in self.options.home.glob("node-*") if path.is_dir())
+        if kept > self.options.nodes:
             self.say(f"this home has {kept} nodes: all of them are started")
+        return max(kept, self.options.nodes)
+
+    async def _start_nodes(self, count: int) -> None:
+        home, options = self.options.home, self.options
         honest = count - options.dishonest
         for index in range(1, count + 1):
             settings = {
@@ -239,9 +249,11 @@ class Up:
         await self._wait(ready, READY_SECONDS, "all nodes to register")
         self.say(f"{len(self.nodes)} nodes are registered and staked")
 
-    async def _question(self, developer: Developer) -> dict[str, Any]:
+    async def _question(self, plan: JobPlan) -> dict[str, Any]:
         """Ask the network something that it has not seen: a held-out picture, answered by a serving node."""
-        picture, label = developer.question(self.options.home / "question.png")
+        picture, held_out = self.options.home / "question.png", plan.held_out
+        label = int(held_out.labels[0])
+        Image.fromarray(held_out.images[0].reshape(held_out.images.shape[-2:])).save(picture)
         asker = self.client_of(self.nodes[-1].name)
         try:
             model = self.job_status()["model"]

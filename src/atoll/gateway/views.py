@@ -38,6 +38,8 @@ class Chart:
     labels: tuple[tuple[float, str], ...]
     width: int = WIDTH
     height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
 
 
 def chart(accuracy: Mapping[int, float], rounds: int) -> Chart:
@@ -79,6 +81,7 @@ def context(facts: Facts, now: float) -> dict[str, Json]:
             if facts.network.get(name)
         ],
         "join": str(facts.network.get("join") or ""),
+        "join_hint": str(facts.network.get("join_hint") or ""),
         "epochs": figures.epochs(facts),
         "certified": certified,
         "rounds": rounds,

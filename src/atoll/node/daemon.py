@@ -139,6 +139,7 @@ class Node:
             self.chain, self.send, self.keys.account, lambda: self.view, self.library, self.network.ask
         )
         self.jobs = Jobs(self)
+        self.jobs.share_again()
         self.server = Server(self)
         limits = TransportLimits(
             request_bytes=4 * MEGABYTE,

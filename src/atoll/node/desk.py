@@ -17,7 +17,6 @@ from atoll.node.control import ControlHandler
 from atoll.node.runner import Runner
 from atoll.training.committee import UNIT
 from atoll.training.context import SERVER
-from atoll.training.data import bundled_mnist, load_directory
 from atoll.training.verdict import GUILTY
 from atoll.wire.identity import format_account, parse_account
 from atoll.wire.reasons import Reason
@@ -148,7 +147,7 @@ class Desk:
         """Serve a data set ("mnist" or a directory of IDX files) and files of this device to the network."""
         node, data = self._node, params.get("data")
         if data is not None:
-            node.jobs.share(*(bundled_mnist() if data == "mnist" else load_directory(Path(str(data)))))
+            node.jobs.share(str(data) if data == "mnist" else str(Path(str(data)).resolve()))
         blobs = [node.blobs.put(Path(str(path)).read_bytes(), pin=True).hex() for path in params.get("files", [])]
         return {"data": ["0x" + one.root.hex() for one in node.library.shared], "blobs": blobs}
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from atoll.storage.placement import Node as Place
 from atoll.storage.placement import group_of
 from atoll.training.beacon import tip
 from atoll.training.context import HOLDER, VALIDATOR, WORKER, Enlistment, Member
-from atoll.training.data import DataSet
+from atoll.training.data import DataSet, bundled_mnist, load_directory
 from atoll.training.events import Finished, Received
 from atoll.training.workbench import Bench, Workbench
 from atoll.wire.hashing import keccak
@@ -183,10 +184,27 @@ class Jobs:
         if finished.certificate.last:
             self._node.spawn(self._store(job, finished))
 
-    def share(self, train: DataSet, held_out: DataSet) -> None:
-        """Serve a data set; its held-out part is used to tell how good the models are."""
+    def share(self, name: str) -> None:
+        """Serve a data set ("mnist" or a directory), now and after a restart; its held-out part grades the models.
+
+        Raises BadInput.
+        """
+        train, held_out = bundled_mnist() if name == "mnist" else load_directory(Path(name))
         self._node.library.share(train)
         self._held_out[held_out.root] = held_out
+        names = sorted({*self._shares(), name})
+        self._node.journal.put_snapshot("shares", "\n".join(names).encode())
+
+    def _shares(self) -> list[str]:
+        return (self._node.journal.get_snapshot("shares") or b"").decode().split("\n")
+
+    def share_again(self) -> None:
+        """After a restart: serve what was served before."""
+        for name in filter(None, self._shares()):
+            try:
+                self.share(name)
+            except AtollError as error:
+                log.warning("data set %s is no longer served: %s", name, error)
 
     def held_out(self, job: bytes) -> DataSet | None:
         """The held-out samples of a job, if they are here."""
