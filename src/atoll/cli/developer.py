@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from atoll.cli.plan import COMMITTEE, JobPlan
 from atoll.errors import MachineError
@@ -18,6 +18,7 @@ from atoll.wire.hashing import blob_id
 from atoll.wire.identity import parse_account
 from atoll.wire.keystore import create_keys, has_keys, load_keys
 
+Result = TypeVar("Result")
 JOB_SECONDS = 7 * 24 * 3600
 ENLIST_SECONDS = 60.0
 SETTLE_SECONDS = 120.0
@@ -47,7 +48,7 @@ class Developer:
         found.first_epoch = await found.call(chain.next_epoch)
         return found
 
-    async def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def call(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """A chain call in a thread."""
         async with self._turn:
             return await asyncio.to_thread(work, *arguments)
