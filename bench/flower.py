@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import proc
+
 FLOWER = "flwr[simulation]==1.41.0"
 APP = Path(__file__).parent / "flower_app"
 START_SECONDS = 120.0
@@ -78,9 +80,8 @@ class Flower:
             _end_group(process)
 
     def memory(self) -> int:
-        """Proportional memory (PSS) of everything that runs in the groups, in bytes."""
-        groups = {process.pid for process in self._processes}
-        return sum(_pss(int(path.name)) for path in Path("/proc").glob("[0-9]*") if _group(path) in groups)
+        """Proportional memory (PSS) of everything that runs, in bytes."""
+        return sum(proc.group_memory(process.pid)["pss"] for process in self._processes)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
@@ -93,21 +94,6 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.1)
     process.wait()
-
-
-def _group(path: Path) -> int:
-    try:
-        return int((path / "stat").read_text().rpartition(")")[2].split()[2])
-    except OSError:
-        return 0
-
-
-def _pss(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 @contextmanager

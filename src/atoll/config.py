@@ -98,6 +98,10 @@ class Settings:
     chain_id: int = _row(
         0, "", "Chain that the endpoint must serve; 0 takes the one that it serves.", *_between(0, 2**53 - 1)
     )
+    first_block: int = _row(
+        0, "", "Block from which on the chain is read: the one of the registry's deployment, or an earlier one.",
+        *_between(0, 2**53 - 1),
+    )  # fmt: skip
     poll_seconds: float = _row(1.0, "seconds", "How often the chain is asked for news.", *_between(0.05, 3600))
     listen: str = _row(
         "0.0.0.0:0", "ip:port", "UDP address for peers; 0.0.0.0 is every address of this device, port 0 a free port.",

@@ -53,6 +53,12 @@ class NotRunning(UserError):
     code, exit_code = "not_running", 12
 
 
+class NoFunds(UserError):
+    """An account has too little to pay with; the message names the account, what it has and what it needs."""
+
+    code, exit_code = "no_funds", 13
+
+
 # Your peer: what came from the network, or from the author of a job, was refused.
 class PeerError(AtollError):
     """A peer could not be reached, or sent something that was refused."""

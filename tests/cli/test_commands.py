@@ -24,9 +24,9 @@ STATUS = {
     "claimed": "1000000000000000000", "bytes": {"up": 1234, "down": 5678901}, "stored": {"blobs": 10, "pieces": 20},
     "gas": {}, "epochs": 3,
     "jobs": [{"job": JOB, "name": "digits", "round": 3, "rounds": 12, "phase": "audit", "done": False, "certified": 3,
-              "accuracy": {"0": 0.5, "1": 0.75, "2": 0.9125}, "rejected": [{"node": ACCOUNT}], "model": ""}],
+              "accuracy": {"0": 0.5, "1": 0.75, "2": 0.9125}, "rejected": [{"node": ACCOUNT}], "model": "ab" * 32}],
 }  # fmt: skip
-STATEMENT = {
+STATEMENT: dict[str, Any] = {
     "account": ACCOUNT.lower(), "earned": "1500000000000000000", "refused": 1,
     "epochs": [{"epoch": 0, "earned": "1500000000000000000"}],
     "lines": [
@@ -47,6 +47,7 @@ def test_status_for_a_person(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None
     assert "balance 1.25 ATL" in told
     assert "traffic 1.2 kB up, 5.7 MB down" in told
     assert "digits 3 of 12 auditing 91.25% 1" in told
+    assert f"model of 0x1f1f…1f1f: {'ab' * 32}" in told
 
 
 def test_status_for_a_program_is_the_answer_itself(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:
@@ -91,11 +92,19 @@ def test_statement(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:
     ran = atoll("statement", ACCOUNT, "--home", tmp_path)
     assert node.asked == [("statement", {"account": ACCOUNT})]
     lines = [" ".join(line.split()) for line in ran.out.splitlines()]
-    assert lines[0] == f"{ACCOUNT.lower()}: 1.5 ATL earned in 1 epochs, 1 refused"
-    assert "0 0x1f1f1f1f… 4 0xabababab… training unit 1.5 Training unit: accepted and paid." in lines
-    assert any(line.startswith("0 0x1f1f1f1f… 5 0xcdcdcdcd… training unit 0 Refused") for line in lines)
+    assert lines[:3] == [ACCOUNT, "1.5 ATL earned in 1 epoch, 1 refused", f"job {JOB}"]
+    assert "0 4 0xabababab… training unit 1.5 Training unit: accepted and paid." in lines
+    assert any(line.startswith("0 5 0xcdcdcdcd… training unit 0 Refused") for line in lines)
     assert json.loads(atoll("statement", "--home", tmp_path, "--json").out) == STATEMENT
     assert node.asked[-1] == ("statement", {})
+
+
+def test_statement_over_several_jobs_tells_them_apart(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:
+    lines = [STATEMENT["lines"][0], STATEMENT["lines"][1] | {"job": "0x" + "2e" * 32}]
+    serve(tmp_path, {"statement": STATEMENT | {"lines": lines}})
+    told = " ".join(atoll("statement", "--home", tmp_path).out.split())
+    assert "0 0x1f1f1f1f… 4 0xabababab…" in told
+    assert "0 0x2e2e2e2e… 5 0xcdcdcdcd…" in told
 
 
 def test_explain_ends_with_1_when_the_chain_differs(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:

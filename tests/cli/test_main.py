@@ -20,8 +20,8 @@ from atoll.errors import ChainDown, Refused, Unreachable
 from atoll.wire.reasons import Reason
 
 Atoll = Callable[..., Any]
-COMMANDS = ("up", "node", "status", "stop", "pause", "resume", "claim", "statement", "explain", "get", "put", "predict",
-            "settings", "key export", "key import")  # fmt: skip
+COMMANDS = ("up", "deploy", "node", "status", "stop", "pause", "resume", "claim", "statement", "explain", "get",
+            "put", "predict", "settings", "key export", "key import")  # fmt: skip
 
 
 def one_sentence(text: str) -> bool:

@@ -1,7 +1,7 @@
-"""The tables in the docs that follow from the code. `python tests/docs/generated_tables.py` writes them again.
+"""The tables in the docs that follow from the code. `python -m tests.docs.generated_tables` writes them again.
 
-A document holds `<!-- table: NAME -->`, the table, `<!-- end -->`. `test_docs.py` compares every table with what is made
-here, so nothing can be added, changed or removed in the code without its documentation.
+A document holds `<!-- table: NAME -->`, the table, `<!-- end -->`. `test_docs.py` compares every table with what is
+made here, so nothing can be added, changed or removed in the code without its documentation.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec.inspect as inspected
 import typer.main
 
 from atoll import config, errors
 from atoll.cli.main import app
 from atoll.graph import check, manifest
 from atoll.inference import messages as inference
-from atoll.ledger import abi, events, receipts
+from atoll.ledger import abi, receipts
 from atoll.ledger.devnet import network as devnet
 from atoll.node import courier, desk, server, settler, transport
-from atoll.node.job import HISTORY_BATCH, KEPT_MESSAGES, Terms
+from atoll.node.job import AHEAD, HISTORY_BATCH, KEPT_MESSAGES, Terms
 from atoll.storage import messages as storage
 from atoll.training import audit, ballot, committee, context, deterrence
 from atoll.transfer import messages as transfer
 from atoll.wire import eip712, hashing, messages, reasons, rpc
+from tests.docs import contract_tables
+from tests.docs.markdown import code, first_sentence, table
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "src" / "atoll"
@@ -38,27 +41,6 @@ BLOCK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DO
 def documents() -> list[Path]:
     """Every document of the project."""
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def table(heading: str, rows: Iterable[tuple[Any, ...]]) -> str:
-    """A Markdown table; `heading` names the columns, separated by |."""
-    names = [name.strip() for name in heading.split("|")]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        cells = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]
-        if len(cells) != len(names):
-            raise ValueError(f"{len(cells)} cells under {len(names)} names: {cells}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def code(text: object) -> str:
-    return f"`{text}`"
-
-
-def first_sentence(thing: object) -> str:
-    """The first paragraph of a docstring on one line."""
-    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
 
 
 def comments(owner: object) -> dict[str, str]:
@@ -98,44 +80,47 @@ def bounds(low: Any, high: Any, unit: str = "") -> str:
     return f"{span} {unit}".strip()
 
 
-def form(kind: msgspec.inspect.Type) -> str:
+_WORDS = {
+    inspected.StrType: "text",
+    inspected.BoolType: "true or false",
+    inspected.FloatType: "number",
+}
+
+
+def form(kind: inspected.Type) -> str:
     """A field's type in words."""
-    inside = msgspec.inspect
     match kind:
-        case inside.Metadata():
+        case inspected.Metadata():
             return form(kind.type)
-        case inside.BytesType():
+        case inspected.BytesType():
             limited = kind.min_length is not None or kind.max_length is not None
             return bounds(kind.min_length, kind.max_length, "bytes") if limited else "bytes"
-        case inside.StrType():
-            return "text"
-        case inside.BoolType():
-            return "true or false"
-        case inside.FloatType():
-            return "number"
-        case inside.LiteralType():
+        case inspected.LiteralType():
             return " or ".join(code(value) for value in kind.values)
-        case inside.EnumType():
+        case inspected.EnumType():
             return " or ".join(f"{int(one)}" for one in kind.cls)  # type: ignore[call-overload]
-        case inside.IntType():
-            if kind.ge is None and kind.le is None and kind.lt is None:
-                return "whole number"
+        case inspected.IntType():
             top = kind.le if kind.lt is None else kind.lt - 1
-            return bounds(kind.ge, top)
-        case inside.VarTupleType() | inside.ListType():
-            limited = kind.min_length is not None or kind.max_length is not None
-            count = bounds(kind.min_length, kind.max_length) + " of: " if limited else ""
-            return f"array of {count}{form(kind.item_type)}"
-        case inside.TupleType():
-            return "[" + ", ".join(form(one) for one in kind.item_types) + "]"
-        case inside.StructType():
+            return bounds(kind.ge, top) if kind.ge is not None or top is not None else "whole number"
+        case inspected.StructType():
             return code(kind.cls.__name__)
-    raise TypeError(f"no words for {kind}")
+    return _WORDS.get(type(kind)) or array_form(kind)
+
+
+def array_form(kind: inspected.Type) -> str:
+    """An array's type in words."""
+    if isinstance(kind, inspected.TupleType):
+        return "[" + ", ".join(form(one) for one in kind.item_types) + "]"
+    if not isinstance(kind, inspected.VarTupleType | inspected.ListType):
+        raise TypeError(f"no words for {kind}")
+    limited = kind.min_length is not None or kind.max_length is not None
+    count = bounds(kind.min_length, kind.max_length) + " of: " if limited else ""
+    return f"array of {count}{form(kind.item_type)}"
 
 
 def fields(kind: type, left_out: tuple[str, ...] = ()) -> str:
     """The fields of a msgspec struct in order, each with its form."""
-    info = msgspec.inspect.type_info(kind)
+    info = inspected.type_info(kind)
     listed = [f"{code(one.name)} ({form(one.type)})" for one in info.fields if one.name not in left_out]  # type: ignore[attr-defined]
     return ", ".join(listed) or "none"
 
@@ -185,7 +170,7 @@ def alpns() -> str:
         (transfer.ALPN, transfer.MAX_REQUEST_BYTES, "every node", "blobs and samples"),
         (storage.ALPN, storage.MAX_REQUEST_BYTES, "holders", "layouts and pieces"),
         (inference.ALPN, inference.MAX_REQUEST_BYTES + 1024, "servers", "questions to a model"),
-        (settler.PEER_ALPN, server.MAX_PEER_BYTES, "every node", "peer records, signatures under epochs, stored models"),
+        (settler.PEER_ALPN, server.MAX_PEER_BYTES, "every node", "peer records, signatures, stored models"),
     ]
     said = ((code(alpn.decode()), size(limit), who, what) for alpn, limit, who, what in rows)
     return table("ALPN | largest request | answered by | what it carries", said)
@@ -216,7 +201,9 @@ def round_numbers() -> str:
             ("members of a committee that the contract accepts, at most", int(limit[1]) if limit else 0),
             ("replicas of a disputed unit, at most", audit.REPLICAS),
             ("views ahead that are listened to", ballot.FUTURE_VIEWS),
-            ("messages of later rounds that a node keeps", KEPT_MESSAGES),
+            ("rounds ahead of which messages are kept", AHEAD),
+            ("messages that are kept of one account that is ahead", KEPT_MESSAGES),
+            ("accounts of a roster, at most", context.MAX_ROSTER),
             ("certificates in answer to one `HistoryAsk`", HISTORY_BATCH),
             ("detection, in parts per 10,000", terms["detection"]),
             ("stake at which an account reaches the floor, in unit prices", deterrence.STAKE_UNITS),
@@ -231,7 +218,12 @@ def timing() -> str:
 
 
 def roles() -> str:
-    flags = {"worker": context.WORKER, "validator": context.VALIDATOR, "holder": context.HOLDER, "server": context.SERVER}
+    flags = {
+        "worker": context.WORKER,
+        "validator": context.VALIDATOR,
+        "holder": context.HOLDER,
+        "server": context.SERVER,
+    }
     if tuple(flags) != config.ROLES:
         raise ValueError("the roles of the settings have changed")
     duties = {
@@ -258,117 +250,6 @@ def typed() -> str:
     structs = [one for _, one in inspect.getmembers(eip712) if isinstance(one, eip712.Struct)]
     rows = ((code(one.signature), code(checked[one.name])) for one in structs)
     return table("type | verifying contract", sorted(rows))
-
-
-def _solidity() -> dict[str, str]:
-    return {path.stem: path.read_text("utf-8") for path in sorted((SOURCES / "contracts").glob("*.sol"))}
-
-
-_PARENTS = {"Token": (), "Registry": ("Paying",), "Jobs": ("Paying",), "Settlement": ("Paying",)}
-
-
-def _notice(contract: str, name: str) -> str:
-    """The @notice above a function or a public variable, in the contract or in what it inherits of ours."""
-    for source in (contract, *_PARENTS[contract]):
-        pattern = rf"((?:^ *///.*\n)+) *(?:function {name}\(|[^\n;({{]*\bpublic\b[^\n;(]*\b{name}(?: =|;))"
-        for block in re.findall(pattern, _solidity()[source], re.MULTILINE):
-            text = " ".join(line.strip().removeprefix("///").strip() for line in block.strip().splitlines())
-            if "@notice" in text:
-                return re.split(r" @\w+", text.split("@notice ", 1)[1])[0]
-        mapping = re.findall(
-            rf"((?:^ *///.*\n)+) *mapping\([^\n]*\) public {name};", _solidity()[source], re.MULTILINE
-        )
-        if mapping:
-            return " ".join(line.strip().removeprefix("///").strip() for line in mapping[0].strip().splitlines())[8:]
-    return ""
-
-
-_STANDARD = {
-    "DOMAIN_SEPARATOR": "EIP-2612",
-    "allowance": "ERC-20",
-    "approve": "ERC-20",
-    "balanceOf": "ERC-20",
-    "decimals": "ERC-20",
-    "eip712Domain": "EIP-5267",
-    "name": "ERC-20",
-    "nonces": "EIP-2612",
-    "permit": "EIP-2612",
-    "symbol": "ERC-20",
-    "totalSupply": "ERC-20",
-    "transfer": "ERC-20",
-    "transferFrom": "ERC-20",
-}
-
-
-def _entries(contract: str, kind: str) -> Iterator[dict[str, Any]]:
-    return (entry for entry in abi.artifact(contract)["abi"] if entry["type"] == kind)
-
-
-def _type(entry: dict[str, Any]) -> str:
-    """A type as the source has it: structs by their names."""
-    named = entry.get("internalType", "")
-    return named.rpartition(".")[2] if named.startswith("struct ") else str(entry["type"])
-
-
-def _signature(entry: dict[str, Any]) -> str:
-    inside = ", ".join(f"{_type(one)} {one['name']}".strip() for one in entry["inputs"])
-    return code(f"{entry['name']}({inside})")
-
-
-def contract_structs() -> str:
-    found: dict[str, str] = {}
-    for contract in abi.CONTRACTS:
-        entries = list(_entries(contract, "function"))
-        waiting = [one for entry in entries for one in (*entry["inputs"], *entry["outputs"])]
-        for one in waiting:
-            if "components" in one:
-                name = _type(one).removesuffix("[]")
-                inside = ", ".join(f"{_type(part)} {part['name']}" for part in one["components"])
-                found[f"{contract}.{name}"] = inside
-    rows = ((code(name.partition(".")[0]), code(name.partition(".")[2]), code(inside)) for name, inside in found.items())
-    return table("contract | struct | fields", rows)
-
-
-def functions(contract: str) -> Callable[[], str]:
-    def made() -> str:
-        rows = []
-        for entry in _entries(contract, "function"):
-            said = _notice(contract, entry["name"])
-            if not said and entry["name"] in _STANDARD:
-                said = f"As {_STANDARD[entry['name']]} defines it."
-            if not said:
-                said = _constant(contract, entry["name"])
-            reads = entry["stateMutability"] in ("view", "pure")
-            rows.append((_signature(entry), "reads" if reads else "changes", said))
-        return table("function | | meaning", rows)
-
-    return made
-
-
-def _constant(contract: str, name: str) -> str:
-    found = re.search(rf"constant {name} = (\w+);", _solidity()[contract])
-    if found is None:
-        raise ValueError(f"{contract}.{name} has no @notice")
-    return f"Constant: {found[1]}."
-
-
-def contract_events() -> str:
-    rows = []
-    for contract in abi.CONTRACTS:
-        for entry in _entries(contract, "event"):
-            kind = events.KINDS.get(entry["name"])
-            said = first_sentence(kind) if kind else "Of OpenZeppelin's token or EIP-712; Atoll does not read it."
-            rows.append((code(contract), _signature(entry), said))
-    return table("contract | event | meaning", rows)
-
-
-def contract_errors() -> str:
-    rows = []
-    for contract in abi.CONTRACTS:
-        said = abi.artifact(contract)["errors"]
-        for entry in _entries(contract, "error"):
-            rows.append((code(contract), _signature(entry), said.get(abi.signature(entry), "Of OpenZeppelin's libraries.")))
-    return table("contract | error | meaning", rows)
 
 
 def devnet_terms() -> str:
@@ -399,7 +280,7 @@ def manifest_fields() -> str:
         manifest.Policy,
         manifest.Ratio,
     ):
-        for one in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        for one in inspected.type_info(kind).fields:  # type: ignore[attr-defined]
             default = "" if one.default is msgspec.NODEFAULT else code(_plain(one.default))
             rows.append((code(kind.__name__), code(one.encode_name), form(one.type), default))
     return table("struct | field | form | default", rows)
@@ -524,10 +405,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "roles": roles,
     "receipt-kinds": kinds,
     "typed-data": typed,
-    **{f"functions-{name.lower()}": functions(name) for name in abi.CONTRACTS},
-    "contract-structs": contract_structs,
-    "events": contract_events,
-    "contract-errors": contract_errors,
+    **{f"functions-{name.lower()}": contract_tables.functions(name) for name in abi.CONTRACTS},
+    "contract-structs": contract_tables.structs,
+    "events": contract_tables.events,
+    "contract-errors": contract_tables.errors,
     "devnet-terms": devnet_terms,
     "manifest": manifest_fields,
     "allowed-ops": allowed_ops,

@@ -76,15 +76,13 @@ class Network:
 
     def close(self) -> None:
         """Whatever happened, nothing stays."""
-        children = list(self.processes().values())
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-            for pid in children:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except (ProcessLookupError, TypeError):
-                    continue
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         self._out.close()
 
 

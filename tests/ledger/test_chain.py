@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
-from local_network import COIN, NO_BINDING, LocalNetwork, account_of, key_of
+from tests.ledger.local_network import COIN, NO_BINDING, LocalNetwork, account_of, key_of
 
 from atoll.errors import BadInput, ChainDown, RpcRefused, TransactionFailed, UserError, WrongChain
 from atoll.ledger import abi

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 from eth_account import Account
-from local_network import (
+from tests.ledger.local_network import (
     CERTIFICATE_TYPE,
     COIN,
     NO_BINDING,

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from eth_account import Account
 from eth_utils.address import to_checksum_address
-from local_network import START, Clock, LocalNetwork, account_of, key_of
+from tests.ledger.local_network import START, Clock, LocalNetwork, account_of, key_of
 from web3 import HTTPProvider, Web3
 
 from atoll.errors import Corrupt, PortInUse, UserError, WrongChain

@@ -13,6 +13,7 @@ from atoll import config
 from atoll.cli import figures
 from atoll.ledger.receipts import TOKEN, Kind, amount_text
 from atoll.ledger.statement import STATEMENT_HEADER, Explanation, explanation_text
+from atoll.wire.identity import format_account, parse_account
 
 Json = Any
 
@@ -25,7 +26,12 @@ def status_view(status: Json, home: object) -> RenderableType:
     for name, value in _status_facts(status, home):
         table.add_row(name, Text(value))
     jobs = [job for job in status.get("jobs", ()) if isinstance(job, dict)]
-    return Group(table, "", _jobs(jobs)) if jobs else Group(table, "", Text("No job yet.", style="dim"))
+    if not jobs:
+        return Group(table, "", Text("No job yet.", style="dim"))
+    models = [
+        Text(f"model of {figures.short(str(job.get('job')))}: {job['model']}") for job in jobs if job.get("model")
+    ]
+    return Group(table, "", _jobs(jobs), *([""] if models else []), *models)
 
 
 def _status_facts(status: Json, home: object) -> Iterator[tuple[str, str]]:
@@ -49,7 +55,7 @@ def _status_facts(status: Json, home: object) -> Iterator[tuple[str, str]]:
 
 
 def _jobs(jobs: list[dict[str, Json]]) -> Table:
-    table = _table("job", "name", "round", "phase", "accuracy", "refused", "model")
+    table = _table("job", "name", "round", "phase", "accuracy", "refused")
     for job in jobs:
         known = list((job.get("accuracy") or {}).values())
         phase = str(job.get("phase") or "")
@@ -60,28 +66,31 @@ def _jobs(jobs: list[dict[str, Json]]) -> Table:
             Text("finished" if job.get("done") else figures.PHASE_WORDS.get(phase, phase)),
             f"{known[-1]:.2%}" if known else "-",
             str(len(job.get("rejected") or ())),
-            Text(str(job.get("model") or "-"), overflow="fold"),
         )
     return table
 
 
 def statement_view(found: Json) -> RenderableType:
-    """What an account was paid and refused, from `statement_json`."""
-    table = _table(*STATEMENT_HEADER)
+    """What an account was paid and refused, from `statement_json`; the job has a column only if there are several."""
+    jobs = sorted({str(line["job"]) for line in found["lines"]})
+    table = _table(*(heading for heading in STATEMENT_HEADER if heading != "job" or len(jobs) > 1))
     for line in found["lines"]:
         unit = str(line["unit"])
         table.add_row(
             str(line["epoch"]),
-            Text(figures.short(str(line["job"]), 10, 0)),
+            *([Text(figures.short(str(line["job"]), 10, 0))] if len(jobs) > 1 else []),
             str(line["round"]),
             Text(figures.short(unit, 10, 0) if unit.strip("0x") else "-"),
             _label(figures.number(line["kind"])),
             amount_text(figures.number(line["amount"])),
             Text(str(line["sentence"]), style="red" if line["reason"] else ""),
         )
-    earned = f"{amount_text(figures.number(found['earned']))} {TOKEN} earned"
+    account, epochs = format_account(parse_account(str(found["account"]))), len(found["epochs"])
+    earned = f"{amount_text(figures.number(found['earned']))} {TOKEN} earned in {epochs} epoch{'s'[: epochs != 1]}"
     refused = f"{found['refused']} refused" if found["refused"] else "nothing refused"
-    head = Text(f"{found['account']}: {earned} in {len(found['epochs'])} epochs, {refused}", style="bold")
+    head = Text(f"{account}\n{earned}, {refused}", style="bold")
+    if len(jobs) == 1:
+        head.append(f"\njob {jobs[0]}", style="not bold dim")
     return Group(head, "", table) if found["lines"] else Group(head)
 
 

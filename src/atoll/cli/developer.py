@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from atoll.cli.plan import COMMITTEE, JobPlan
 from atoll.errors import MachineError
 from atoll.ledger.chain import Chain
+from atoll.ledger.funding import check_tokens
 from atoll.ledger.records import JobRecord
 from atoll.wire.generator import Generator
 from atoll.wire.hashing import blob_id
-from atoll.wire.identity import parse_account
+from atoll.wire.identity import AccountKey, parse_account
 from atoll.wire.keystore import create_keys, has_keys, load_keys
 
 Result = TypeVar("Result")
@@ -30,22 +31,23 @@ class Developer:
     def __init__(self, home: Path, chain: Chain) -> None:
         self.home, self.chain = home, chain
         self.first_epoch = 0
+        self.window = 0
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, home: Path, network: dict[str, Any]) -> Developer:
-        """Load or make the developer's keys and connect; on an embedded chain, take the newcomer's gift."""
+    async def open(cls, home: Path, network: dict[str, Any], key: AccountKey | None = None) -> Developer:
+        """Connect as the account of `key`, or of keys that are kept in the home; where there is a faucet, use it."""
         home.mkdir(parents=True, exist_ok=True)
-        passphrase = os.environ.get("ATOLL_PASSPHRASE")
-        if not has_keys(home):
-            create_keys(home, passphrase)
-        keys, _ = load_keys(home, passphrase)
-        registry = parse_account(network["registry"])
-        chain = await asyncio.to_thread(Chain.connect, network["rpc"], registry, None, keys.account)
+        if key is None:
+            key = _own_key(home)
+        chain = await asyncio.to_thread(
+            Chain.connect, network["rpc"], parse_account(network["registry"]), network["chain_id"], key
+        )
         found = cls(home, chain)
-        if await found.call(chain.coins, keys.account.address) == 0:
-            await found.call(chain.fund, keys.account.address)
+        if await found.call(chain.coins, key.address) == 0 and await found.call(chain.has_faucet):
+            await found.call(chain.fund, key.address)
         found.first_epoch = await found.call(chain.next_epoch)
+        found.window = (await found.call(chain.terms)).window
         return found
 
     async def call(self, work: Callable[..., Result], *arguments: Any) -> Result:
@@ -73,6 +75,8 @@ class Developer:
 
     async def post(self, plan: JobPlan, seed: str) -> str:
         """Open the job on the chain with its budget in escrow; returns its id."""
+        me = self.chain.account or b""
+        await self.call(check_tokens, self.chain, me, plan.budget, "for the job's budget")
         deadline = int(time.time()) + JOB_SECONDS
         terms = (plan.manifest.id, plan.budget, plan.manifest.rounds, deadline, parse_account(seed))
         job, _ = await self.call(self.chain.open, *terms)
@@ -93,25 +97,27 @@ class Developer:
         say(f"{len(enlisted)} nodes have enlisted; training starts")
 
     # -- afterwards ------------------------------------------------------------------------------------------------
-    async def settle(self, job: str, accounts: Callable[[], Sequence[str]]) -> None:
-        """Wait until everything earned is paid, then take the rest of the budget back."""
-        name, end = bytes.fromhex(job[2:]), time.monotonic() + SETTLE_SECONDS
-        while not await self.call(self.chain.is_settled, name) or await self._unpaid(name):
+    async def settle(self, job: str, nodes: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Wait until everything earned is paid, then take the rest of the budget back; `nodes` are their states."""
+        limit = SETTLE_SECONDS + 2 * self.window  # of the last epoch, and of the one before it
+        name, end = bytes.fromhex(job[2:]), time.monotonic() + limit
+        while not await self.call(self.chain.is_settled, name) or await self._unpaid(nodes()):
             if time.monotonic() > end:
-                raise MachineError(f"Job {job} was not settled within {SETTLE_SECONDS:g} s; see the nodes' logs.")
+                raise MachineError(f"Job {job} was not settled within {limit:g} s; see the nodes' logs.")
             await asyncio.sleep(0.3)
         if not (await self.call(self.chain.job, name)).closed:
             await self.call(self.chain.refund, name)
 
-    async def _unpaid(self, job: bytes) -> bool:
-        """Whether the settlement still holds tokens that somebody earned."""
-        return bool(await self.call(self.chain.balance, self.chain.addresses.settlement) > await self._bonds())
+    async def _unpaid(self, nodes: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether somebody earned tokens and does not have them yet. On a shared network only our nodes count."""
+        if not await self.call(self.chain.unclaimed):
+            return False
+        epochs = await self.call(self.chain.next_epoch)
+        return any(node["epochs"] < epochs or node["earned"] != node["claimed"] for node in nodes)
 
-    async def _bonds(self) -> int:
-        """Bonds that the settlement holds: all that is left there once every account has claimed."""
-        nodes = await self.call(self.chain.nodes)
-        free = [await self.call(self.chain.bond, node.account) for node in nodes]
-        terms = await self.call(self.chain.terms)
-        count = await self.call(self.chain.next_epoch)
-        epochs = [await self.call(self.chain.epoch, number) for number in range(count)]
-        return int(sum(free) + sum(terms.bond for epoch in epochs if epoch.bond_held))
+
+def _own_key(home: Path) -> AccountKey:
+    passphrase = os.environ.get("ATOLL_PASSPHRASE")
+    if not has_keys(home):
+        create_keys(home, passphrase)
+    return load_keys(home, passphrase)[0].account

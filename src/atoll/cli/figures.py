@@ -26,7 +26,7 @@ PHASE_WORDS: Mapping[str, str] = {
     "done": "finished",
 }
 TROUBLE = ("down", "silent")
-_SHOWN_DECIMALS = 4
+_SHOWN_DECIMALS = 2
 
 
 # Short forms
@@ -45,7 +45,7 @@ def size(count: float) -> str:
 
 
 def tokens(amount: Json) -> str:
-    """Base units as tokens, cut (never rounded up) after four decimals: nobody sees more than there is."""
+    """Base units as tokens, cut (never rounded up) after two decimals: nobody sees more than there is."""
     whole, _, decimals = amount_text(number(amount)).partition(".")
     decimals = decimals[:_SHOWN_DECIMALS].rstrip("0")
     return f"{whole}.{decimals}" if decimals else whole

@@ -106,7 +106,11 @@ def _is_ours(pid: int) -> bool:
         return False
     try:
         listed = subprocess.run(
-            ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)], capture_output=True, text=True, check=False, timeout=10
+            ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"The process {pid} cannot be looked up ({error}): end `atoll up` with Ctrl-C.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +16,12 @@ from atoll.cli import homes
 from atoll.cli.commands import AsJson, Home, tell
 from atoll.errors import BadInput, MachineError, NotRunning
 from atoll.wire import keystore
-from atoll.wire.identity import format_account
+from atoll.wire.identity import AccountKey, format_account
 
 PASSPHRASE = "ATOLL_PASSPHRASE"  # noqa: S105 - the name of the variable
 _OWNER_ONLY = 0o600
 _MAX_BACKUP_BYTES = 65_536
+_MAX_KEY_BYTES = 256
 
 
 def export_keys(
@@ -70,6 +72,26 @@ def import_keys(
     found = {"account": account, "home": str(place), "locked": bool(given)}
     tell(as_json, found, f"The keys of {account} are in {place}{', locked by the passphrase' if given else ''}.")
     return 0
+
+
+def read_account_key(file: Path) -> AccountKey:
+    """The account key in a text file of 64 hexadecimal digits, with or without 0x; raises BadInput.
+
+    Tells on stderr if others can read the file.
+    """
+    path = file.expanduser().absolute()
+    expected = "expected a text file with one private key, 64 hexadecimal digits"
+    try:
+        with path.open("rb") as opened:
+            data, mode = opened.read(_MAX_KEY_BYTES), stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
+        key = AccountKey(bytes.fromhex(data.decode("ascii").strip().removeprefix("0x")))
+    except OSError as error:
+        raise BadInput(f"The key file {path} cannot be read ({error.strerror}): {expected}.") from error
+    except (ValueError, BadInput):  # the cause would quote what may be most of a key
+        raise BadInput(f"The file {path} holds no key: {expected}.") from None
+    if os.name == "posix" and mode & 0o077:
+        sys.stderr.write(f"atoll: {path} can be read by other users of this device: run `chmod 600 {path}`.\n")
+    return key
 
 
 def _refuse_if_running(place: Path) -> None:

@@ -22,7 +22,8 @@ REFRESH_PER_SECOND = 4
 MAX_VERDICTS = 4
 MAX_LINES = 5
 _OTHER_ROWS = 16  # of the view beside the nodes and the lines
-_WIDE = 110  # columns: from here on there is room for accounts and for roles in full
+_WITH_ACCOUNTS = 100  # columns: from here on there is room for accounts
+_WITH_ROLES = 124  # and for roles in full
 _STATE_STYLES = {"working": "green", "ready": "green", "finished": "green", "down": "bold red", "silent": "yellow",
                  "paused": "yellow", "starting": "dim", "joining": "cyan"}  # fmt: skip
 
@@ -62,13 +63,16 @@ class LiveView:
 # The picture, pure
 def picture(facts: Facts, now: float, left: float | None, width: int, height: int) -> RenderableType:
     """The whole view; `now` in seconds since 1970, `left` the seconds until the job ends, sizes in characters."""
-    parts: list[RenderableType] = [_title(facts, now), _nodes(facts, width, max(3, height - _OTHER_ROWS))]
+    most = max(3, height - _OTHER_ROWS)
+    parts: list[RenderableType] = [_title(facts, now), _nodes(facts, width, most)]
+    if len(facts.nodes) > most:
+        parts.append(Text(f"and {len(facts.nodes) - most} more", style="dim"))
     if figures.progress(facts)[1]:
         parts.append(_bar(facts, left, width))
     if facts.accuracy:
         parts.append(_accuracy(facts, width))
     parts += _verdicts(facts)
-    room = max(0, min(MAX_LINES, height - _OTHER_ROWS - min(len(facts.nodes), max(3, height - _OTHER_ROWS)) + 3))
+    room = max(0, min(MAX_LINES, height - _OTHER_ROWS - min(len(facts.nodes), most) + 3))
     if room:
         parts += [Text("  " + line, style="dim", no_wrap=True, overflow="ellipsis") for line in facts.lines[-room:]]
     if facts.page:
@@ -90,23 +94,21 @@ def _title(facts: Facts, now: float) -> Text:
 
 
 def _nodes(facts: Facts, width: int, most: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= _WIDE else 1, 0, 0), header_style="dim")
-    for heading in ("node", *(["account"] if width >= _WIDE else []), "roles", "state", "round"):
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= _WITH_ACCOUNTS else 1, 0, 0), header_style="dim")
+    for heading in ("node", *(["account"] if width >= _WITH_ACCOUNTS else []), "roles", "state", "round"):
         table.add_column(heading, no_wrap=True)
     for heading in ("up", "down", "earned", "balance", "refused"):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = figures.node_rows(facts)
     for row in rows[:most]:
         table.add_row(*_cells(row, width))
-    if len(rows) > most:
-        table.add_row(Text(f"and {len(rows) - most} more", style="dim"))
     return table
 
 
 def _cells(row: figures.NodeRow, width: int) -> list[Text]:
     return [
         Text(row.name, style="red" if row.dishonest else "bold"),
-        *([Text(row.account, style="dim")] if width >= _WIDE else []),
+        *([Text(row.account, style="dim")] if width >= _WITH_ACCOUNTS else []),
         Text(_roles(row.roles, width)),
         Text(row.state, style=_STATE_STYLES.get(row.state, "")),
         Text(row.work),
@@ -119,7 +121,7 @@ def _cells(row: figures.NodeRow, width: int) -> list[Text]:
 
 
 def _roles(roles: str, width: int) -> str:
-    if width >= _WIDE or roles == "-":
+    if width >= _WITH_ROLES or roles == "-":
         return roles
     return "".join(role[0].upper() for role in roles.split())
 

@@ -14,9 +14,10 @@ from typing import Annotated, cast
 import typer
 
 from atoll import __version__, config
-from atoll.cli import commands, homes, keys
+from atoll.cli import commands, external, homes, keys
 from atoll.errors import AtollError, BadInput, BadSetting, InternalError
 from atoll.logs import say_error
+from atoll.wire.identity import parse_account
 
 INTERRUPTED = 130
 DEBUG = "ATOLL_DEBUG"
@@ -79,6 +80,11 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the status page; 0: a free one.")] = 8470,
     rpc: Annotated[str, typer.Option(metavar="URL", help="Use this chain instead of one on this device.")] = "",
     registry: Annotated[str, typer.Option(metavar="ADDRESS", help="Registry of the network on that chain.")] = "",
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --rpc: private key, in hex, of the account that deploys and pays."),
+    ] = None,
+    window: external.Window = None,
     exit_: Annotated[bool, typer.Option("--exit", help="End when the job is done.")] = False,
     json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the summary there.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")] = False,
@@ -89,8 +95,9 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     """
     if dishonest >= nodes:
         raise BadInput(f"--dishonest {dishonest} leaves no honest node among {nodes}: expected fewer than --nodes.")
-    if registry and not rpc:
-        raise BadSetting("--registry names a contract on another chain: give the chain's endpoint with --rpc URL.")
+    for name, given in (("--registry", registry), ("--key", key), ("--window", window)):
+        if given and not rpc:
+            raise BadSetting(f"{name} is about a network on another chain: give the chain's endpoint with --rpc URL.")
     from atoll.cli.up import UpOptions, run_up
 
     options = UpOptions(
@@ -104,13 +111,19 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         home=homes.base(home),
         host=host,
         port=port,
-        rpc=rpc,
-        registry=registry,
+        chain=_chain(rpc, registry, key, window) if rpc else None,
         exit=exit_,
         json=_writable(json_),
         plain=plain,
     )
     return run_up(options)
+
+
+def _chain(rpc: str, registry: str, key: Path | None, window: int | None) -> external.Wanted:
+    if registry and window is not None:
+        raise BadSetting("--window is for a new network; that of --registry was set up with its own for good.")
+    place = parse_account(registry) if registry else None
+    return external.Wanted(rpc, place, None if key is None else keys.read_account_key(key), window)
 
 
 def _data(text: str) -> str:
@@ -178,6 +191,9 @@ def _add(panel: str, example: str, *commands_: Callable[..., int]) -> None:
 
 
 _ID = "3f2a…e1"
+app.command(
+    "deploy", rich_help_panel=NETWORK, epilog="Example: atoll deploy --rpc https://chain.example --key key.hex"
+)(external.deploy_network)
 _add(NODE, "atoll {name} --home ~/.atoll/node-2", commands.status, commands.stop)
 _add(NODE, "atoll {name}", commands.pause, commands.resume, commands.settings)
 _add(MONEY, "atoll {name}", commands.claim, commands.explain)

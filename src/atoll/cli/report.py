@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atoll.cli.developer import Developer
 from atoll.errors import AtollError, InternalError
 from atoll.ledger import events
+from atoll.ledger.chain import Chain
 from atoll.ledger.index import EventIndex
+from atoll.wire.identity import format_account
 
 if TYPE_CHECKING:
     from atoll.cli.up import Up
@@ -21,8 +24,9 @@ async def summarise(up: Up, developer: Developer, answer: dict[str, Any], baseli
     """All facts of a finished job; raises InternalError if the sums do not match to the last unit."""
     job = up.job_status()
     record = await developer.call(developer.chain.job, bytes.fromhex(up.job[2:]))
-    found = await developer.call(_events, developer.chain, up.options.home / "developer" / "index.sqlite")
-    paid = await _paid(up)
+    path = up.options.home / "developer" / "index.sqlite"
+    found = await developer.call(_events, developer.chain, path, up.network["first_block"])
+    paid = await _paid(up, developer)
     names = {status["account"]: f"node-{index}" for index, status in up.statuses.items() if status}
     rejected = [{**one, "node": names.get(one["node"], one["node"]), "account": one["node"]} for one in job["rejected"]]
     traffic = [status["bytes"] for status in up.statuses.values() if status]
@@ -57,22 +61,24 @@ async def summarise(up: Up, developer: Developer, answer: dict[str, Any], baseli
     }
 
 
-def _events(chain: Any, path: Any) -> list[events.Event]:
-    index = EventIndex(chain, path)
+def _events(chain: Chain, path: Path, first_block: int) -> list[events.Event]:
+    index = EventIndex(chain, path, first_block)
     index.poll()
     found = [one.event for one in index.indexed()]
     index.close()
     return found
 
 
-async def _paid(up: Up) -> dict[str, int]:
-    """What each account was paid for this job, from the receipts that the nodes published."""
+async def _paid(up: Up, developer: Developer) -> dict[str, int]:
+    """What each account was paid for this job, those of other devices included, from the published receipts."""
+    enlisted = await developer.call(developer.chain.enlisted, bytes.fromhex(up.job[2:]))
+    states = {status["account"]: status["name"] for status in up.statuses.values() if status}
+    accounts = [*states, *(account for one in enlisted if (account := format_account(one.account)) not in states)]
     paid: dict[str, int] = {}
-    for status in up.statuses.values():
-        if not status:
-            continue
-        lines = (await up.client_of(status["name"]).call("statement", account=status["account"]))["lines"]
-        paid[status["account"]] = sum(int(line["amount"]) for line in lines if line["job"] == up.job)
+    for account in accounts:
+        name = states.get(account, "node-1")
+        lines = (await up.client_of(name).call("statement", account=account))["lines"]
+        paid[account] = sum(int(line["amount"]) for line in lines if line["job"] == up.job)
     return paid
 
 
@@ -93,7 +99,8 @@ async def _explain(up: Up) -> str:
 def _chain(up: Up, developer: Developer, found: list[events.Event]) -> dict[str, Any]:
     """Where the chain is, and the gas of every kind of call by all nodes and the developer."""
     gas: dict[str, list[int]] = {}
-    own = {name: [use.calls, use.total] for name, use in developer.chain.gas_by_call.items()}
+    sent = {**up.deployment, **developer.chain.gas_by_call}
+    own = {name: [use.calls, use.total] for name, use in sent.items()}
     for spent in [own, *(status["gas"] for status in up.statuses.values() if status)]:
         for name, (calls, total) in spent.items():
             sums = gas.setdefault(name, [0, 0])

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll.cli import figures, homes
+from atoll.cli.facts import PHASES
 from atoll.ledger.receipts import TOKEN, amount_text
 
 Json = Any
@@ -59,7 +60,7 @@ def _facts(summary: Mapping[str, Json]) -> Iterator[tuple[str, Text]]:
     yield "traffic", Text(f"{sent[0]} up, {sent[1]} down")
     seconds = summary.get("seconds")
     if isinstance(seconds, dict):
-        known = [(name, value) for name, value in seconds.items() if isinstance(value, int | float)]
+        known = [(name, seconds[name]) for name in (*PHASES, "total") if isinstance(seconds.get(name), int | float)]
         yield "time", Text(", ".join(f"{name} {value:.1f} s" for name, value in known))
     if summary.get("model"):
         yield "model", Text(str(summary["model"]))

@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from atoll.cli import external
 from atoll.cli.developer import Developer
 from atoll.cli.facts import Facts, NodeFacts
 from atoll.cli.live import LiveView, PlainView
@@ -24,15 +25,20 @@ from atoll.cli.plan import JobPlan, plan_job, train_alone
 from atoll.cli.processes import Supervisor, Worker
 from atoll.cli.report import summarise
 from atoll.cli.summary import print_summary
-from atoll.errors import AtollError, BadSetting, MachineError, UserError
+from atoll.errors import AtollError, BadSetting, MachineError, UserError, WrongChain
 from atoll.gateway.app import StatusPage
+from atoll.ledger.funding import endow
+from atoll.ledger.records import GasUse
 from atoll.logs import say_error
 from atoll.node.control import ControlClient
 from atoll.node.journal import HomeLock
 from atoll.training.opponents import ATTACKS
+from atoll.wire.identity import format_account, parse_account
 
 POLL_SECONDS = 0.4
 READY_SECONDS = 90.0
+EXTERNAL_READY_SECONDS = 600.0  # each node sends three transactions, and blocks may be 12 seconds apart
+NOTABLE_WINDOW = 60
 KEPT_LINES = 200
 MAX_NODES = 64
 
@@ -51,8 +57,7 @@ class UpOptions:
     home: Path
     host: str
     port: int
-    rpc: str
-    registry: str
+    chain: external.Wanted | None  # None: a chain of its own
     exit: bool
     json: Path | None
     plain: bool
@@ -77,8 +82,11 @@ def _check(options: UpOptions) -> None:
         raise BadSetting(f"--rounds is {options.rounds}: expected 1 or more.")
     if options.attack not in ATTACKS:
         raise BadSetting(f"--attack is {options.attack!r}: expected one of {', '.join(ATTACKS)}.")
-    if bool(options.rpc) != bool(options.registry):
-        raise BadSetting("--rpc and --registry go together: the chain, and the network's registry on it.")
+    if options.chain is None and external.remembered(options.home) is not None:
+        raise WrongChain(
+            f"{options.home} belongs to a network on another chain: give --rpc URL and --key FILE again, or another "
+            f"--home for a network with a chain of its own."
+        )
 
 
 @contextlib.contextmanager
@@ -106,6 +114,7 @@ class Up:
         self.phase = "starting"
         self.seconds: dict[str, float] = {}
         self.network: dict[str, Any] = {}
+        self.deployment: dict[str, GasUse] = {}
         self.lines: list[str] = []
         self.statuses: dict[int, dict[str, Any] | None] = {}
         self.job = ""
@@ -165,17 +174,24 @@ class Up:
             self.say(f"the budget pays for {plan.manifest.rounds} of {options.rounds} rounds")
         await self._start_chain()
         await self._start_nodes(count)
-        developer = await Developer.open(self.options.home / "developer", self.network)
+        key = options.chain.key if options.chain is not None else None
+        developer = await Developer.open(options.home / "developer", self.network, key)
+        await self._endow(developer)
         await self._all_ready()
         self._enter("enlisting")
         self.job = await developer.find_unfinished() or await self._post(developer, plan)
         self._enter("training")
         await self._wait(lambda: bool(self.job_status().get("done")), None, "the last round")
         self.say("the last round is certified; the model is being stored, the last epoch posted")
+        if developer.window > NOTABLE_WINDOW:
+            self.say(
+                f"everybody is paid when the last epoch has been open for {developer.window} seconds; this can be "
+                f"stopped until then, and the same command goes on"
+            )
         self._enter("settling")
         baseline = await train_alone(plan, count)
         await self._wait(lambda: bool(self.job_status().get("model")), 120, "the model to be stored")
-        await developer.settle(self.job, self._claimants)
+        await developer.settle(self.job, self._states)
         await self._poll_once()
         answer = await self._question(plan)
         self._enter("done")
@@ -195,8 +211,8 @@ class Up:
     # -- the parts -------------------------------------------------------------------------------------------------
     async def _start_chain(self) -> None:
         options, home = self.options, self.options.home
-        if options.rpc:
-            self.network = {"rpc": options.rpc, "registry": options.registry, "kind": "external"}
+        if options.chain is not None:
+            await self._open_external(options.chain)
         else:
             remembered = home / "chain" / "port"
             port = remembered.read_text() if remembered.exists() else "0"
@@ -205,11 +221,25 @@ class Up:
             found = await chain.first_line()
             remembered.write_text(found["rpc"].rpartition(":")[2])
             chain.arguments = self._chain_arguments(remembered.read_text())
-            self.network = {**found, "kind": "embedded"}
-        self.network["join"] = f"atoll node --rpc {self.network['rpc']} --registry {self.network['registry']}"
+            place = external.Place(found["chain_id"], parse_account(found["registry"]))
+            self.network = {**found, "kind": "embedded", "first_block": 0}
+            self.network["join"] = external.join_command(found["rpc"], place)
         if options.host in ("127.0.0.1", "localhost"):
             self.network["join_hint"] = "start with --host 0.0.0.0 to let other machines in"
         self.say(f"the chain answers at {self.network['rpc']}")
+
+    async def _open_external(self, wanted: external.Wanted) -> None:
+        found = await asyncio.to_thread(external.open_network, self.options.home, wanted, self.say)
+        self.deployment = found.gas
+        place = found.place
+        self.network = {
+            "kind": "external",
+            "rpc": wanted.rpc,
+            "registry": format_account(place.registry),
+            "chain_id": place.chain_id,
+            "first_block": place.first_block,
+            "join": external.join_command(wanted.rpc, place),
+        }
 
     def _chain_arguments(self, port: str) -> list[str]:
         place = ["--home", str(self.options.home / "chain"), "--host", self.options.host, "--port", port]
@@ -229,6 +259,8 @@ class Up:
             settings = {
                 "rpc": self.network["rpc"],
                 "registry": self.network["registry"],
+                "chain_id": self.network["chain_id"],
+                "first_block": self.network["first_block"],
                 "listen": f"{options.host}:0",
                 "poll_seconds": "0.4",
                 "name": f"node-{index}",
@@ -242,11 +274,22 @@ class Up:
             await self.supervisor.add(node)
             self.nodes.append(node)
 
+    async def _endow(self, developer: Developer) -> None:
+        """On a chain without a faucet, give the nodes what they need to take part."""
+        if await developer.call(developer.chain.has_faucet):
+            return
+        await self._wait(lambda: len(self._states()) == len(self.nodes), READY_SECONDS, "all nodes to start")
+        accounts = [parse_account(state["account"]) for state in self._states()]
+        given = await developer.call(endow, developer.chain, accounts)
+        if given:
+            self.say(f"{given} nodes have received coins for transactions, and tokens for stake and bonds")
+
     async def _all_ready(self) -> None:
         def ready() -> bool:
             return all((self.statuses.get(i + 1) or {}).get("validator") for i in range(len(self.nodes)))
 
-        await self._wait(ready, READY_SECONDS, "all nodes to register")
+        limit = READY_SECONDS if self.options.chain is None else EXTERNAL_READY_SECONDS
+        await self._wait(ready, limit, "all nodes to register")
         self.say(f"{len(self.nodes)} nodes are registered and staked")
 
     async def _question(self, plan: JobPlan) -> dict[str, Any]:
@@ -262,8 +305,9 @@ class Up:
             return {"picture": str(picture), "label": label, "error": str(error)}
         return {"picture": str(picture), "label": label, **found}
 
-    def _claimants(self) -> list[str]:
-        return [status["account"] for status in self.statuses.values() if status]
+    def _states(self) -> list[dict[str, Any]]:
+        """What the nodes that answer say about themselves."""
+        return [status for status in self.statuses.values() if status]
 
     # -- watching --------------------------------------------------------------------------------------------------
     def client_of(self, name: str) -> ControlClient:

@@ -94,7 +94,7 @@ def context(facts: Facts, now: float) -> dict[str, Json]:
         "verdicts": figures.verdicts(facts),
         "model": str((facts.job or {}).get("model") or ""),
         "lines": list(facts.lines),
-        "seconds": [(name, f"{value:.1f} s") for name, value in facts.seconds.items()],
+        "seconds": ", ".join(f"{name} {value:.1f} s" for name, value in facts.seconds.items()),
     }
 
 

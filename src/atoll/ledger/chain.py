@@ -121,6 +121,10 @@ class Chain:
         """What EIP-712 statements for `jobs` or `settlement` are bound to."""
         return Verifier(self.addresses.chain_id, getattr(self.addresses, contract))
 
+    def has_faucet(self) -> bool:
+        """Whether the chain gives newcomers coins and tokens: embedded chains do."""
+        return self.link.offers("atoll_fund")
+
     def fund(self, account: bytes) -> None:
         """On an embedded chain: receive the newcomer's gift, once, and wait for it. TransactionFailed elsewhere."""
         try:
@@ -187,6 +191,14 @@ class Chain:
     def transfer(self, to: bytes, amount: int) -> Tx:
         """Send tokens."""
         return self.transact("Token", "transfer", to, amount)
+
+    def send_coins(self, gifts: Mapping[bytes, int]) -> list[Tx]:
+        """Send wei to several accounts at once; the amounts by account."""
+        return self._send(*(Call("coins", account, b"", value=wei) for account, wei in gifts.items()))
+
+    def send_tokens(self, gifts: Mapping[bytes, int]) -> list[Tx]:
+        """Send tokens to several accounts at once; the amounts, in base units, by account."""
+        return self._send(*(self._call("Token", "transfer", account, amount) for account, amount in gifts.items()))
 
     # Registry
 

@@ -7,8 +7,10 @@ can be repeated without harm.
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,9 @@ Json = dict[str, Any]
 Requester = Callable[[str, list[Any]], Json]
 
 REQUEST_SECONDS = 20.0
+INVALID_PARAMS = -32602  # JSON-RPC's number for a method that exists and was given the wrong parameters
+TRY_AGAIN = (408, 429)  # HTTP statuses of an endpoint that is only busy
+_importing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,38 @@ class Receipt:
     block: int
     block_hash: bytes
     logs: tuple[Log, ...]
+    contract: bytes | None = None
+
+
+@contextmanager
+def usual_recursion_limit() -> Iterator[None]:
+    """Keeps Python's recursion limit as it is while one of the chain's libraries is imported.
+
+    web3 and eth_account bring py_ecc, whose import raises the limit to 100,000, with which nested input overflows the
+    C stack and ends the process. Every import of such a library stands inside this.
+    """
+    with _importing:  # or a second thread would take the raised limit for the usual one
+        limit = sys.getrecursionlimit()
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def over_http(url: str) -> Requester:
-    """Requests to an HTTP(S) endpoint; raises BadInput if the URL is of another kind."""
+    """Requests to an HTTP(S) endpoint; raises BadInput if the URL is of another kind.
+
+    Errors name only the host: the rest of the URL may be a secret of whoever pays for the endpoint.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"{url!r} is not the URL of a chain; expected http://HOST:PORT or https://HOST")
     import requests
 
-    limit = sys.getrecursionlimit()
-    from web3 import HTTPProvider
+    with usual_recursion_limit():
+        from web3 import HTTPProvider
 
-    # One of web3's dependencies raises the limit to 100,000, with which nested input overflows the C stack.
-    sys.setrecursionlimit(limit)
-
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     session = requests.Session()
     # A proxy that the environment names cannot reach a chain on this machine.
     session.trust_env = parts.hostname not in ("127.0.0.1", "localhost", "::1")
@@ -79,8 +101,15 @@ def over_http(url: str) -> Requester:
         try:
             return dict(provider.make_request(method, params))  # type: ignore[arg-type,unused-ignore]  # web3's own name type
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; bad JSON is a ValueError
+            response = error.response if isinstance(error, requests.RequestException) else None
+            status = 0 if response is None else response.status_code
+            if 400 <= status < 500 and status not in TRY_AGAIN:
+                raise RpcRefused(
+                    f"the endpoint at {where} refuses {method} (HTTP {status}); check its URL, and the key in it if "
+                    f"it needs one"
+                ) from error
             raise ChainDown(
-                f"the chain at {url} does not answer ({type(error).__name__}); check that it runs and that the "
+                f"the chain at {where} does not answer ({type(error).__name__}); check that it runs and that the "
                 f"address is right"
             ) from error
 
@@ -151,6 +180,14 @@ class Link:
         """The code at an address; empty if there is no contract."""
         return _hex(self.ask("eth_getCode", "0x" + account.hex(), "latest"))
 
+    def offers(self, method: str) -> bool:
+        """Whether the endpoint has a method that takes parameters: it is asked without them, which changes nothing."""
+        try:
+            self.ask(method)
+        except RpcRefused as error:
+            return error.rpc_code == INVALID_PARAMS
+        return True
+
     def call(self, to: bytes, data: bytes, *, sender: bytes | None = None, block: int | str = "latest") -> bytes:
         """What a call returns; raises TransactionFailed with the contract's reason."""
         message = _message(to, data, sender)
@@ -195,6 +232,7 @@ class Link:
             _int(found["blockNumber"]),
             _hex(found["blockHash"]),
             tuple(_log(one) for one in found["logs"]),
+            _hex(found["contractAddress"]) if found.get("contractAddress") else None,
         )
 
     def logs(self, first: int, last: int, addresses: Sequence[bytes]) -> list[Log]:
@@ -233,7 +271,9 @@ def _revert_data(data: Any) -> bytes:
 
 
 def _message(to: bytes, data: bytes, sender: bytes | None) -> Json:
-    message = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
+    message = {"data": "0x" + data.hex()}
+    if to:  # without, the data is that of a new contract
+        message["to"] = "0x" + to.hex()
     return message if sender is None else message | {"from": "0x" + sender.hex()}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.errors import ChainDown, RpcRefused, TransactionFailed
-from atoll.ledger.link import Link, Receipt, failure
+from atoll.ledger.link import Link, Receipt, failure, usual_recursion_limit
 from atoll.ledger.records import GasUse
 from atoll.wire.identity import AccountKey
 
@@ -25,7 +25,10 @@ OVERTAKEN_CHECKS = 4  # rebroadcasts that must find the nonce used, and no recei
 
 @dataclass(frozen=True)
 class Call:
-    """A transaction to be sent. `gas` is a limit for calls that cannot be estimated before an earlier one is mined."""
+    """A transaction to be sent; without `to`, `data` is that of a new contract.
+
+    `gas` is a limit for calls that cannot be estimated before an earlier one is mined.
+    """
 
     name: str
     to: bytes
@@ -87,7 +90,8 @@ class Wallet:
         return sent
 
     def _sign(self, sent: _Sent) -> None:
-        from eth_account import Account
+        with usual_recursion_limit():
+            from eth_account import Account
 
         signed = Account.sign_transaction(
             {

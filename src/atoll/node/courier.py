@@ -24,6 +24,7 @@ BATCH_MESSAGES = 64
 BATCH_BYTES = messages.LARGEST
 MAX_REQUEST = messages.LARGEST + (1 << 20)
 WAITING_MESSAGES = 1024
+WAITING_BYTES = 4 * messages.LARGEST
 RETRY_SECONDS = 0.5
 
 _BATCH = msgspec.msgpack.Decoder(Annotated[list[bytes], msgspec.Meta(max_length=BATCH_MESSAGES)])
@@ -42,8 +43,12 @@ class Courier:
         queue = self._waiting.setdefault(account, [])
         if raw in queue:
             return
+        if len(raw) > messages.LARGEST:
+            log.warning("a message of %d bytes is too large to be sent", len(raw))
+            return
         queue.append(raw)
-        del queue[:-WAITING_MESSAGES]
+        while len(queue) > WAITING_MESSAGES or sum(map(len, queue)) > WAITING_BYTES:
+            del queue[0]
         task = self._tasks.get(account)
         if task is None or task.done():
             self._tasks[account] = asyncio.create_task(self._deliver(account))

@@ -18,6 +18,7 @@ from atoll.errors import AtollError, ChainError, InternalError, Refused
 from atoll.graph.engine import Engine, EngineLimits
 from atoll.inference import messages as inference
 from atoll.ledger.chain import Chain
+from atoll.ledger.funding import Dues, check_ready, dues
 from atoll.ledger.index import EventIndex
 from atoll.node import courier as couriers
 from atoll.node.control import ControlServer
@@ -49,8 +50,6 @@ log = logging.getLogger(__name__)
 
 ROLE_FLAGS = {"worker": WORKER, "validator": VALIDATOR, "holder": HOLDER, "server": SERVER}
 MEGABYTE = 1 << 20
-BONDS = 8
-"""Posts whose bond a validator keeps ready."""
 Result = TypeVar("Result")
 
 
@@ -114,7 +113,7 @@ class Node:
         registry, chain_id = parse_account(settings.registry), settings.chain_id or None
         self.chain = await self.send(Chain.connect, settings.rpc, registry, chain_id, self.keys.account)
         self.reader = await self.read(Chain.connect, settings.rpc, registry, chain_id)
-        self.index = await self.read(EventIndex, self.reader, self.home / "index.sqlite")
+        self.index = await self.read(EventIndex, self.reader, self.home / "index.sqlite", settings.first_block)
         self.domain = Domain(self.chain.addresses.chain_id, registry)
         self.directory = Directory(self.domain)
         self.engine = Engine(
@@ -243,30 +242,35 @@ class Node:
         return await asyncio.get_running_loop().run_in_executor(self._sending, lambda: work(*arguments))
 
     async def _join(self) -> None:
-        """Register, stake and deposit what the roles need; tried until the chain takes it."""
+        """Register, stake and deposit what the roles need; tried until the chain takes it, and told once why not."""
+        told = ""
         while True:
             try:
                 await self.send(self._enrol)
                 return
             except AtollError as error:
-                log.warning("not registered yet: %s", error)
+                if str(error) != told:
+                    log.warning("not registered yet: %s", error)
+                told = str(error)
                 await asyncio.sleep(3)
 
     def _enrol(self) -> None:
         """In the sending thread: everything that the registry should know about this node."""
         chain, me = self.chain, self.account
-        if chain.coins(me) == 0:
+        if chain.coins(me) == 0 and chain.has_faucet():
             chain.fund(me)
-        found, terms = chain.node(me), chain.terms()
+        found, due = chain.node(me), Dues(0, 0)
+        if self.roles & VALIDATOR:
+            due = dues(found, chain.bond(me), chain.terms())
+        check_ready(chain, me, due)
         hints = ",".join(self.settings.advertise or self.transport.addresses())[:256]
         if (found.endpoint_id, found.roles, found.hints) != (self.transport.endpoint_id, self.roles, hints):
             binding = make_binding(self.domain, self.keys.account, self.keys.endpoint)
             chain.register(self.transport.endpoint_id, self.roles, hints, binding.endpoint_signature)
-        if self.roles & VALIDATOR:
-            if found.stake < terms.min_stake:
-                chain.stake(terms.min_stake - found.stake)
-            if chain.bond(me) < terms.bond:
-                chain.deposit_bond(BONDS * terms.bond)
+        if due.stake:
+            chain.stake(due.stake)
+        if due.bond:
+            chain.deposit_bond(due.bond)
         log.info("registered as 0x%s", me.hex())
 
     async def _follow_chain(self) -> None:

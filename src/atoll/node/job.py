@@ -9,25 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from atoll.errors import Refused
 from atoll.training.beacon import first_beacon
 from atoll.training.committee import UNIT, CertifyPayload, Place, next_beacon
-from atoll.training.context import Enlistment, Member, RoundContext, Timing
+from atoll.training.context import MAX_ROSTER, Enlistment, Member, RoundContext, Timing
 from atoll.training.deterrence import audit_rate
 from atoll.training.events import Effect, Event, Finished, Received, Send, Tick
 from atoll.training.round import Round
 from atoll.training.verdict import GUILTY
 from atoll.wire.hashing import Domain
 from atoll.wire.messages import HistoryAsk, Phase, Quorum, Signed, seal
+from atoll.wire.reasons import Reason
 
-KEPT_MESSAGES = 1024
-"""Messages of later rounds that a node keeps until it gets there."""
+AHEAD = 2
+"""Messages of so many rounds ahead are kept until this node gets there."""
+KEPT_MESSAGES = 64
+KEPT_BYTES = 1 << 20
+"""What is kept of one account that is ahead: its work and votes; a certificate counts apart."""
+CANDIDATES = 3
+"""Certificates that are kept of one later round, from different senders: their committee is not yet known."""
 HISTORY_BATCH = 16
 """Certificates sent in answer to one question."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What does not change during a job: names, first committee, and what the manifest says about rounds and audits."""
+    """What does not change during a job: names, first committee, and what the manifest says about rounds and audits.
+
+    `room` is the largest roster that the budget can pay.
+    """
 
     domain: Domain
     jobs_contract: bytes
@@ -41,6 +51,7 @@ class Terms:
     audit_floor: int
     detection: int = 9_500
     committee_size: int = 7
+    room: int = MAX_ROSTER
     timing: Timing = field(default_factory=Timing)
 
 
@@ -58,10 +69,13 @@ class Standing:
 
 
 def begin(terms: Terms, enlisted: Mapping[bytes, Enlistment]) -> Standing:
-    """A job before its first round."""
-    tips = {account: enlisted[account].tip for account in terms.roster}
+    """A job before its first round. When there is no room for all that enlisted, the committee goes first."""
+    room = min(terms.room, MAX_ROSTER)
+    first = sorted(set(terms.roster), key=lambda account: (account not in terms.committee, account))
+    roster = tuple(sorted(first[:room]))
+    tips = {account: enlisted[account].tip for account in roster}
     beacon = first_beacon(terms.domain, terms.job, tips)
-    return Standing(0, terms.model, beacon, terms.roster, terms.committee, {})
+    return Standing(0, terms.model, beacon, roster, terms.committee, {})
 
 
 def advance(terms: Terms, standing: Standing, certificate: CertifyPayload) -> Standing:
@@ -71,7 +85,7 @@ def advance(terms: Terms, standing: Standing, certificate: CertifyPayload) -> St
     for row in certificate.verdicts:
         if row.kind == UNIT and row.reason == 0:
             records[row.account] = records.get(row.account, 0) + 1
-        elif row.kind == UNIT and row.reason in GUILTY:
+        elif row.reason in GUILTY or row.reason == Reason.AUDIT_MISMATCH:  # whoever audits falsely is audited again
             records[row.account] = 0
     return replace(
         standing,
@@ -94,44 +108,66 @@ class Job:
         self.standing = begin(terms, enlisted)
         self.certificates: list[Quorum] = []
         self.committees: list[tuple[bytes, ...]] = [self.standing.committee]
-        self._later: dict[int, list[Signed]] = {}
+        self._later: dict[int, dict[bytes, list[Signed]]] = {}  # round -> sender -> messages
+        self._history: dict[int, list[Signed]] = {}  # certificates of later rounds
         self._asked = now
+        self._answered: dict[bytes, float] = {}
         self.round: Round | None = self._open_round(now)
 
-    def handle(self, event: Event, now: float) -> list[Effect]:
-        """Fold an event and return what is to be done; also takes messages of other rounds."""
+    def admit(self, signed: Signed) -> None:
+        """Refuse a message that this job has no use for, whatever it says."""
+        if signed.body.job != self.terms.job:
+            raise Refused(Reason.NOT_FOUND, "this node takes no part in that job")
+        if signed.account not in self.enlisted:
+            raise Refused(Reason.UNKNOWN_ACCOUNT, "the sender is not enlisted in this job")
+
+    def is_news(self, event: Event) -> bool:
+        """Whether an event may change this job's state, so that it has to be written down."""
+        if not isinstance(event, Received):
+            return not isinstance(event, Tick)
+        number = event.signed.body.round
+        if number > self.standing.round:
+            return self._shelf(event.signed) is not None
+        return self.round is not None and number == self.standing.round and self.round.is_news(event.signed)
+
+    def handle(self, event: Event, now: float, act: bool = True) -> list[Effect]:
+        """Fold an event and return what is to be done; also takes messages of other rounds.
+
+        With `act` off (the journal after a restart) nothing is begun; call `resume` afterwards.
+        """
         if isinstance(event, Received):
             body = event.signed.body
-            if isinstance(body, HistoryAsk) or body.round < self.standing.round:
-                return self._answer(event.signed)
+            if isinstance(body, HistoryAsk):
+                return self._answer(event.signed.account, body, now)
             if body.round > self.standing.round:
                 return self._keep(event.signed, now)
-        if self.round is None:
-            return []
-        effects = self.round.handle(event, now)
-        return effects + self._follow(effects, now)
+            if body.round < self.standing.round:
+                return []
+        out: list[Effect] = []
+        waiting: list[Event] = [event]
+        while waiting and self.round is not None:
+            effects = self.round.handle(waiting.pop(0), now, act and not waiting)
+            out += effects
+            finished = next((effect for effect in effects if isinstance(effect, Finished)), None)
+            if finished is not None:
+                waiting = self._next_round(finished, now)
+        return out
 
     def resume(self, now: float) -> list[Effect]:
-        """After a restart, once the journal has been replayed."""
-        return self.round.resume(now) if self.round else []
+        """After a restart, once the journal has been folded in."""
+        return self.round.resume(now) + self.handle(Tick(), now) if self.round else []
 
-    def _follow(self, effects: list[Effect], now: float) -> list[Effect]:
-        """Open the next round when this one is certified, and feed it what was kept for it."""
-        finished = next((effect for effect in effects if isinstance(effect, Finished)), None)
-        if finished is None or self.round is None:
-            return []
-        self.certificates.append(self.round.ballot.quorums[Phase.CERTIFY])
+    def _next_round(self, finished: Finished, now: float) -> list[Event]:
+        """Open the next round; returns what was kept for it, and a tick to begin with."""
+        if self.round is not None:
+            self.certificates.append(self.round.ballot.quorums[Phase.CERTIFY])
         self.standing = advance(self.terms, self.standing, finished.certificate)
         self.committees.append(self.standing.committee)
         self.round = None if self.standing.done else self._open_round(now)
-        kept = self._later.pop(self.standing.round, [])
-        kept.sort(key=lambda signed: not isinstance(signed.body, Quorum))  # a certificate first: no work for the past
-        out: list[Effect] = []
-        if self.round is not None and not kept:
-            out += self.handle(Tick(), now)
-        for signed in kept:
-            out += self.handle(Received(signed), now)
-        return out
+        kept = self._history.pop(self.standing.round, [])  # a certificate first: no work for the past
+        for signeds in self._later.pop(self.standing.round, {}).values():
+            kept = kept + signeds
+        return [*(Received(signed) for signed in kept), Tick()]
 
     def _open_round(self, now: float) -> Round:
         terms, standing = self.terms, self.standing
@@ -146,6 +182,7 @@ class Job:
             segments=terms.segments,
             committee_size=terms.committee_size,
             last=standing.round + 1 == terms.rounds,
+            room=min(terms.room, MAX_ROSTER),
             timing=terms.timing,
         )
         return Round(context, self.member, now)
@@ -160,23 +197,42 @@ class Job:
             detection_per_10k=self.terms.detection,
         )
 
-    def _answer(self, signed: Signed) -> list[Effect]:
-        first = signed.body.round
-        last = first + HISTORY_BATCH if isinstance(signed.body, HistoryAsk) else first + 1
-        if signed.account == self.member.account or isinstance(signed.body, Quorum):
+    def _answer(self, account: bytes, ask: HistoryAsk, now: float) -> list[Effect]:
+        """What somebody who is behind has missed: certificates, then the closed phases of the present round."""
+        pause = self.terms.timing.nudge / 2  # answers are large and questions are small
+        if account == self.member.account or now < self._answered.get(account, -pause) + pause:
             return []
-        return [Send((signed.account,), self.sign(known)) for known in self.certificates[first:last]]
+        found = self.certificates[ask.round : ask.round + HISTORY_BATCH]
+        if self.round is not None and ask.round + len(found) == self.standing.round:
+            found = found + self.round.quorums_from(ask.phase if not found else Phase.LOCK)
+        if found:
+            self._answered[account] = now
+        return [Send((account,), self.sign(known)) for known in found]
+
+    def _shelf(self, signed: Signed) -> list[Signed] | None:
+        """Where to keep a message of a later round; None when it is not to be kept."""
+        body, ahead = signed.body, signed.body.round - self.standing.round
+        if signed.account not in self.enlisted or isinstance(body, HistoryAsk):
+            return None
+        if isinstance(body, Quorum) and body.phase is Phase.CERTIFY:
+            shelf = self._history.setdefault(body.round, [])
+            free = ahead <= HISTORY_BATCH and len(shelf) < CANDIDATES
+            return shelf if free and all(known.account != signed.account for known in shelf) else None
+        if ahead > AHEAD:
+            return None
+        shelf = self._later.setdefault(body.round, {}).setdefault(signed.account, [])
+        full = len(shelf) >= KEPT_MESSAGES or sum(len(known.raw) for known in shelf) + len(signed.raw) > KEPT_BYTES
+        return None if full or any(known.raw == signed.raw for known in shelf) else shelf
 
     def _keep(self, signed: Signed, now: float) -> list[Effect]:
         """Keep a message of a later round; if this node has been behind for a while, ask for what it missed."""
-        if signed.account not in self.enlisted:
-            return []
-        if sum(len(kept) for kept in self._later.values()) < KEPT_MESSAGES:
-            self._later.setdefault(signed.body.round, []).append(signed)
-        if now < self._asked + self.terms.timing.nudge or self.round is None:
+        shelf = self._shelf(signed)
+        if shelf is not None:
+            shelf.append(signed)
+        if now < self._asked + self.terms.timing.nudge or self.round is None or signed.account not in self.enlisted:
             return []
         self._asked = now
-        ask = HistoryAsk(self.terms.job, self.standing.round)
+        ask = HistoryAsk(self.terms.job, self.standing.round, self.round.ballot.phase)
         return [Send((signed.account,), self.sign(ask))]
 
     def sign(self, body: Quorum | HistoryAsk) -> Signed:

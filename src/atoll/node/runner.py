@@ -9,20 +9,24 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.errors import AtollError
+from atoll.errors import AtollError, Refused
 from atoll.node import records
 from atoll.node.courier import Courier
 from atoll.node.job import Job
 from atoll.node.journal import Journal
 from atoll.training.events import Effect, Event, Finished, Note, Received, Send, Tick, Train
 from atoll.training.opponents import attack
+from atoll.training.round import Round
 from atoll.training.workbench import Workbench
-from atoll.wire.messages import Phase
+from atoll.wire.messages import HistoryAsk, Phase
+from atoll.wire.reasons import Reason
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 RETRY_SECONDS = 1.0
+WAITING_EVENTS = 10_000
+"""Messages are dropped when so many events wait; what this node worked out never is."""
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Runner:
         self.progress = Progress(started=time.time())
         self.seconds: dict[str, float] = {phase.name.lower(): 0.0 for phase in Phase}
         self._journal, self._courier, self._on_round, self._opponent = journal, courier, on_round, opponent
-        self._events: asyncio.Queue[Event] = asyncio.Queue(maxsize=10_000)
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._phase: tuple[int, Phase | None, float] = (0, None, time.time())
         self.paused = False
@@ -62,24 +66,26 @@ class Runner:
         return self.job.terms.job
 
     def submit(self, event: Event) -> None:
-        """Give the core an event; a full queue drops it (the sender says it again)."""
-        try:
-            self._events.put_nowait(event)
-        except asyncio.QueueFull:
-            log.warning("too many events wait for job %s; one was dropped", self.id.hex()[:8])
+        """Give the core an event; when too many wait, messages are dropped (the sender says them again)."""
+        if isinstance(event, Received) and self._events.qsize() >= WAITING_EVENTS:
+            log.warning("too many events wait for job %s; a message was dropped", self.id.hex()[:8])
+            return
+        self._events.put_nowait(event)
 
     def replay(self) -> None:
-        """Fold the journal in, without carrying anything out: the certificates, then the open round's events."""
+        """Fold the journal in, without beginning anything: the certificates, then the events of open rounds."""
         domain, now = self.job.terms.domain, time.time()
         while (raw := self._journal.get_snapshot(self._certificate_key(self.job.standing.round))) is not None:
-            finished = self.job.handle(records.read(domain, "Received", raw), now)
+            finished = self.job.handle(records.read(domain, "Received", raw), now, act=False)
             for effect in finished:
                 if isinstance(effect, Finished):
                     self._on_round(effect)
             if not finished or self.job.standing.done:
                 break
         for entry in self._journal.read(self.id, self.job.standing.round):
-            self.job.handle(records.read(domain, entry.kind, entry.payload), now)
+            for effect in self.job.handle(records.read(domain, entry.kind, entry.payload), now, act=False):
+                if isinstance(effect, Finished):  # its end was not yet written down
+                    self._finish(effect)
         if self.job.standing.round:
             log.info("job %s goes on at round %d", self.id.hex()[:8], self.job.standing.round)
 
@@ -100,15 +106,18 @@ class Runner:
                 await asyncio.sleep(0)
 
     def _handle(self, event: Event) -> None:
-        written = records.write(event)
-        if written is not None and self._is_news(event):
-            self._journal.append(self.id, self.job.standing.round, *written)
+        if self.job.is_news(event):
+            number = event.signed.body.round if isinstance(event, Received) else self.job.standing.round
+            self._write(number, event, durable=False)
+        elif isinstance(event, Received) and not isinstance(event.signed.body, HistoryAsk):
+            return  # heard before, or over
         self._carry_out(self.job.handle(event, time.time()))
         self._note_phase()
 
-    def _is_news(self, event: Event) -> bool:
-        """Whether an event belongs to a round that is still open here."""
-        return not isinstance(event, Received) or event.signed.body.round >= self.job.standing.round
+    def _write(self, round_number: int, event: Event, durable: bool) -> None:
+        written = records.write(event)
+        if written is not None:
+            self._journal.append(self.id, round_number, *written, durable=durable)
 
     def _note_phase(self) -> None:
         now = time.time()
@@ -122,21 +131,19 @@ class Runner:
             self.progress.round, self.progress.phase = key[0], "done" if key[1] is None else key[1].name.lower()
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
-        me = self.job.member.account
         for effect in effects:
             match effect:
-                case Send(to=to, message=message):
+                case Send(to=to, message=message, promise=promise):
+                    if promise:  # whatever happens next, this node must know what it said
+                        self._write(message.body.round, Received(message), durable=True)
                     for account in to:
-                        if account == me:
-                            self.submit(Received(message))
-                        else:
-                            self._courier.send(account, message.raw)
+                        self._courier.send(account, message.raw)
                 case Note(text=text):
                     log.info("%s", text)
                 case Finished():
                     self._finish(effect)
                 case _:
-                    self._start(self._do(effect))
+                    self._start(self._do(effect, self.job.round))
 
     def _finish(self, finished: Finished) -> None:
         signed = self.job.sign(self.job.certificates[finished.round])
@@ -146,9 +153,8 @@ class Runner:
             self.progress.ended = time.time()
         self._on_round(finished)
 
-    async def _do(self, effect: Effect) -> None:
+    async def _do(self, effect: Effect, current: Round | None) -> None:
         """One piece of work, tried again as long as its round is open."""
-        current = self.job.round
         if current is None:
             return
         context = current.context
@@ -156,6 +162,13 @@ class Runner:
         while self.job.round is current:
             try:
                 event = await self._result(effect, context.model, others)
+            except Refused as error:
+                if error.reason is Reason.DIVERGED:  # it would again
+                    log.warning("round %d: %s", context.place.round, error)
+                    return
+                log.warning("%s could not be done: %s", type(effect).__name__, error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             except AtollError as error:  # a peer or the engine may be back in a moment
                 log.warning("%s could not be done: %s", type(effect).__name__, error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -98,12 +98,12 @@ class Settler:
         addresses = self._chain.addresses
         domain = Domain(addresses.chain_id, addresses.registry)
         place = Place(domain, addresses.jobs, runner.id, number, committee)
-        digest = statement_digest(place, Phase.CERTIFY, message.payload)
+        digest = statement_digest(place, Phase.CERTIFY, message.view, message.payload)
         signatures = {recover(digest, signature): signature for signature in message.signatures}
         certificate = Certificate(
             runner.id,
             number,
-            0,
+            message.view,
             payload.lock_root,
             verdict_root(payload.verdicts),
             payload.model,

@@ -15,8 +15,9 @@ def draw_audits(
 ) -> dict[bytes, bytes]:
     """Which units are audited and by whom: unit id -> auditor.
 
-    `units` maps unit id -> the account that did it, `rates` account -> parts per 10,000. Auditors are taken in turn from
-    a shuffled list, so that the work is spread evenly; nobody audits itself. With a single node nothing can be audited.
+    `units` maps unit id -> the account that did it, `rates` account -> parts per 10,000. Auditors are taken in turn
+    from a shuffled list, so that the work is spread evenly; nobody audits itself. With a single node nothing can be
+    audited.
     """
     chosen = [unit for unit in sorted(units) if Generator(beacon, b"audit" + unit).uniform(10_000) < rates[units[unit]]]
     order = list(sorted(auditors))

@@ -1,13 +1,12 @@
 """What a committee signs: one payload for each phase of a round, and what counts as a quorum of signatures.
 
-A quorum is floor(2m/3) + 1 of m members. Each member signs at most one payload a phase, unless a quorum of handovers
-shows that another one has to be carried on. Two different payloads can then only both reach a quorum when members
-sign twice; the chain accepts the first certificate of a round and settles even that.
+A quorum is floor(2m/3) + 1 of m members. A signature counts for one phase and one view (leader); how members come to
+sign the same payload is in `training.ballot`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from atoll.wire.eip712 import CERTIFICATE, Value, Verifier, committee_hash
 from atoll.wire.hashing import Domain, Tag, keccak, tagged, u32
 from atoll.wire.identity import recover
 from atoll.wire.merkle import MerkleTree
-from atoll.wire.messages import Account, Evidence, Handover, Hash, Phase, Quorum, Signed, unseal
+from atoll.wire.messages import Account, Evidence, Handover, Hash, Phase, Prepare, Quorum, Raw, Signed
 from atoll.wire.reasons import Reason
 
 DISPUTED = 255
@@ -74,7 +73,7 @@ class Row(_Payload, frozen=True):
 class CertifyPayload(_Payload, frozen=True):
     """The end of a round: replays as evidence, verdicts, the new model, and who takes part in the next round."""
 
-    replays: Evidence
+    replays: Annotated[tuple[Raw, ...], msgspec.Meta(max_length=768)]  # three for each of 256 units
     present: Evidence
     links: Links
     verdicts: Annotated[tuple[Row, ...], msgspec.Meta(max_length=2048)]
@@ -138,12 +137,12 @@ def lock_root(lock: LockPayload) -> bytes:
     return MerkleTree(list(lock.commits)).root
 
 
-def certificate_fields(place: Place, payload: CertifyPayload) -> dict[str, Value]:
-    """The EIP-712 `Certificate` that the Jobs contract checks."""
+def certificate_fields(place: Place, payload: CertifyPayload, attempt: int) -> dict[str, Value]:
+    """The EIP-712 `Certificate` that the Jobs contract checks; `attempt` is the view in which it was signed."""
     return {
         "job": place.job,
         "round": place.round,
-        "attempt": 0,
+        "attempt": attempt,
         "lockRoot": payload.lock_root,
         "verdictRoot": verdict_root(payload.verdicts),
         "modelRoot": payload.model,
@@ -153,53 +152,77 @@ def certificate_fields(place: Place, payload: CertifyPayload) -> dict[str, Value
     }
 
 
-def statement_digest(place: Place, phase: Phase, payload: bytes) -> bytes:
-    """What a member signs: a tagged hash for the inner phases, the EIP-712 certificate for the last one."""
+def statement_digest(place: Place, phase: Phase, view: int, payload: bytes) -> bytes:
+    """What a member signs: a tagged hash for the inner phases, the EIP-712 certificate for the last one.
+
+    The view is part of it: signatures from different views never add up to a quorum.
+    """
     if phase is not Phase.CERTIFY:
-        return tagged(
-            Tag.STATEMENT, place.domain.encode(), place.job, u32(place.round), bytes([phase]), keccak(payload)
-        )
+        where = (place.domain.encode(), place.job, u32(place.round))
+        return tagged(Tag.STATEMENT, *where, bytes([phase]), u32(view), keccak(payload))
     certificate = decode(phase, payload)
     if not isinstance(certificate, CertifyPayload):
         raise Refused(Reason.MALFORMED, "a certificate was expected")
     verifier = Verifier(place.domain.chain_id, place.jobs_contract)
-    return CERTIFICATE.digest(verifier, certificate_fields(place, certificate))
+    return CERTIFICATE.digest(verifier, certificate_fields(place, certificate, view))
 
 
 def verify_quorum(place: Place, message: Quorum) -> Payload:
     """Check the signatures of a quorum message against the committee; returns its payload or raises Refused."""
-    digest = statement_digest(place, message.phase, message.payload)
+    digest = statement_digest(place, message.phase, message.view, message.payload)
     signers = {recover(digest, signature) for signature in message.signatures}
     if not signers <= set(place.committee):
         raise Refused(Reason.UNKNOWN_ACCOUNT, "a signer is not a member of the committee")
-    if len(signers) < quorum(len(place.committee)):
-        raise Refused(
-            Reason.BAD_SIGNATURE, f"{len(signers)} of {len(place.committee)} signed; {quorum(len(place.committee))} must"
-        )
+    needed = quorum(len(place.committee))
+    if len(signers) < needed:
+        raise Refused(Reason.BAD_SIGNATURE, f"{len(signers)} of {len(place.committee)} signed; {needed} must")
     return decode(message.phase, message.payload)
 
 
-def carried_payload(place: Place, phase: Phase, view: int, handovers: Sequence[bytes]) -> bytes:
-    """The payload that a new leader must propose, b"" if it is free to choose: the one most members voted for.
+Open = Callable[[bytes], Signed]
+"""Opens an envelope and checks its signature; raises Refused."""
 
-    `handovers` are signed envelopes; raises Refused unless a quorum of members signed one for this phase and view.
+
+def prepared_view(place: Place, body: Handover, open_: Open) -> int:
+    """The view in which a handover's payload was prepared, -1 if it names none; raises Refused for bad evidence."""
+    if not body.payload and not body.prepares:
+        return -1
+    said, members = set(), set()
+    for raw in body.prepares:
+        signed = open_(raw)
+        prepare = signed.body
+        if not isinstance(prepare, Prepare) or signed.account not in place.committee:
+            raise Refused(Reason.MALFORMED, "prepares of members were expected")
+        if (prepare.job, prepare.round, prepare.phase) != (place.job, place.round, body.phase):
+            raise Refused(Reason.MALFORMED, "a prepare belongs to another round or phase")
+        said.add((prepare.view, prepare.digest))
+        members.add(signed.account)
+    if len(said) != 1 or len(members) < quorum(len(place.committee)):
+        raise Refused(Reason.BAD_PROOF, "no quorum prepared the same statement")
+    view, digest = said.pop()
+    if view >= body.view or digest != statement_digest(place, body.phase, view, body.payload):
+        raise Refused(Reason.BAD_PROOF, "the prepares are not those of the payload, or of a later view")
+    return view
+
+
+def carried_payload(place: Place, phase: Phase, view: int, handovers: Sequence[bytes], open_: Open) -> bytes:
+    """The payload that a new leader must propose, b"" if it is free to choose: the one that was prepared last.
+
+    `handovers` are envelopes; raises Refused unless a quorum of members signed one for this phase and view.
     """
-    voted: dict[bytes, bytes] = {}
+    members, found = set(), []
     for raw in handovers:
-        signed = unseal(place.domain, raw)
+        signed = open_(raw)
         body = signed.body
         if not isinstance(body, Handover) or (body.job, body.round) != (place.job, place.round):
             raise Refused(Reason.MALFORMED, "a handover of this round was expected")
         if (body.phase, body.view) != (phase, view) or signed.account not in place.committee:
             raise Refused(Reason.NOT_LEADER, "a handover belongs to another view or an outsider")
-        voted[signed.account] = body.payload
-    if len(voted) < quorum(len(place.committee)):
-        raise Refused(Reason.NOT_LEADER, f"{len(voted)} handovers are no quorum")
-    counts: dict[bytes, int] = {}
-    for payload in voted.values():
-        if payload:
-            counts[payload] = counts.get(payload, 0) + 1
-    return min(counts, key=lambda payload: (-counts[payload], keccak(payload)), default=b"")
+        members.add(signed.account)
+        found.append((-prepared_view(place, body, open_), keccak(body.payload), body.payload))
+    if len(members) < quorum(len(place.committee)):
+        raise Refused(Reason.NOT_LEADER, f"{len(members)} handovers are no quorum")
+    return min(found)[2]
 
 
 def next_beacon(place: Place, payload: CertifyPayload) -> bytes:
@@ -207,11 +230,11 @@ def next_beacon(place: Place, payload: CertifyPayload) -> bytes:
     return combine(place.domain, place.job, place.round, Draw.ASSIGN, dict(payload.links))
 
 
-def read_evidence(domain: Domain, raws: Sequence[bytes], kind: type, place: Place) -> list[Signed]:
+def read_evidence(open_: Open, raws: Sequence[bytes], kind: type, place: Place) -> list[Signed]:
     """Open embedded envelopes that must all be messages of one kind and of this round; raises Refused."""
     opened = []
     for raw in raws:
-        signed = unseal(domain, raw)
+        signed = open_(raw)
         if not isinstance(signed.body, kind) or (signed.body.job, signed.body.round) != (place.job, place.round):
             raise Refused(Reason.MALFORMED, f"{kind.__name__} of this round was expected as evidence")
         opened.append(signed)

@@ -12,6 +12,9 @@ from atoll.wire.hashing import keccak
 WORKER, VALIDATOR, HOLDER, SERVER = 1, 2, 4, 8
 """Role flags as the registry stores them."""
 
+MAX_ROSTER = 256
+"""Accounts that can take part in a round: what fits into the messages."""
+
 
 @dataclass(frozen=True)
 class Enlistment:
@@ -37,8 +40,10 @@ class Timing:
 class RoundContext:
     """The public start of a round.
 
-    `model` is the id of the certified model, which also names state 0. `roster` lists who takes part, `roles` and `tips` every enlisted account (newcomers included), `rates` the audit rate of each in parts per
-    10,000. `segments` is the number of segments in a unit, `shards` that of the data.
+    `model` is the id of the certified model, which also names state 0. `roster` lists who takes part, `enlisted` every
+    account that may (newcomers included; it grows as the chain reports them), `rates` the audit rate of each in parts
+    per 10,000. `segments` is the number of segments in a unit, `shards` that of the data, `room` the largest roster
+    that the budget can pay.
     """
 
     place: Place
@@ -51,6 +56,7 @@ class RoundContext:
     segments: int
     committee_size: int
     last: bool
+    room: int = MAX_ROSTER
     timing: Timing = field(default_factory=Timing)
 
     @property
@@ -70,7 +76,10 @@ class RoundContext:
 
 @dataclass(frozen=True)
 class Member:
-    """What only this node knows. `seed` starts its hash chain for the job, `secret` its salts; `sign` is deterministic."""
+    """What only this node knows.
+
+    `seed` starts its hash chain for the job, `secret` its salts; `sign` is deterministic.
+    """
 
     account: bytes
     sign: Callable[[bytes], bytes]

@@ -36,7 +36,10 @@ class Examined:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The re-run of a disputed unit: the first differing segment (0 none, 255 a state was not opened), own state."""
+    """The re-run of a disputed unit: the first differing segment, and the id of the own state (zeros if there is none).
+
+    0: all agree; the number of segments + 1: the update is not that of the last state; 255: something was not opened.
+    """
 
     unit: bytes
     segment: int
@@ -70,10 +73,11 @@ Event = Received | Trained | Examined | Replayed | Judged | Aggregated | Tick
 # Effects
 @dataclass(frozen=True)
 class Send:
-    """Send a message to these accounts."""
+    """Send a message to these accounts. A `promise` has to be in the journal, as received, before it leaves."""
 
     to: tuple[bytes, ...]
     message: Signed
+    promise: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,17 +106,20 @@ class Rerun:
     """
 
     unit: UnitSpec
-    states: tuple[bytes, ...]
+    reveal: Reveal
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Compare the worker's end of a segment with the replicas': comes back as Judged."""
+    """Compare the worker's end of a segment with the replicas': comes back as Judged.
+
+    For the segment after the last: whether the update is that of the last state.
+    """
 
     key: bytes
     unit: UnitSpec
-    start: bytes
-    end: bytes
+    reveal: Reveal
+    segment: int
     replicas: tuple[tuple[bytes, bytes], ...]  # (account, id of its own end state)
 
 

@@ -1,7 +1,7 @@
 """Dishonest workers, to show and test that they are caught: each turns an honest result into a claimed one.
 
-They run where a node's owner asks for them (`atoll up --dishonest`), and in the simulator. An opponent commits to, opens
-and serves its false states consistently: only recomputation can tell.
+They run where a node's owner asks for them (`atoll up --dishonest`), and in the simulator. An opponent commits to,
+opens and serves its false states consistently: only recomputation can tell.
 """
 
 from __future__ import annotations

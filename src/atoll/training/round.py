@@ -1,13 +1,15 @@
 """One round as one node lives it: events in, effects out. Pure.
 
-`handle(event, now)` folds the event into the state, then `_plan` asks, in the order of the protocol, what can be done
-now that has not been done yet. Nothing is done twice: each duty has a key. A restarted node replays its journal and
-calls `resume`. The order of the phases and the reasons for it are in docs/protocol/round.md.
+`handle(event, now)` folds the event into the state and then asks, in the order of the protocol, what can be done now
+that has not been done yet. Nothing is done twice: each duty has a key. A restarted node folds its journal in without
+acting (`act=False`) and then calls `resume`. The order of the phases and the reasons for it are in
+docs/protocol/round.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import suppress
 from math import ceil
 from typing import TypeVar
 
@@ -16,17 +18,20 @@ from atoll.training.audit import draw_audits, draw_replicas
 from atoll.training.ballot import Ballot
 from atoll.training.beacon import Draw, belongs, combine
 from atoll.training.committee import (
+    DISPUTED,
     AuditPayload,
     BeaconPayload,
     CertifyPayload,
     LockPayload,
     OpenPayload,
+    Payload,
     decode,
     encode,
     read_evidence,
     verify_quorum,
 )
 from atoll.training.context import Member, RoundContext
+from atoll.training.duties import Duties
 from atoll.training.events import (
     Aggregated,
     Effect,
@@ -37,21 +42,24 @@ from atoll.training.events import (
     Note,
     Received,
     Replayed,
-    Rerun,
     Send,
-    Train,
     Trained,
 )
+from atoll.training.inbox import Inbox
 from atoll.training.proposals import Proposals
-from atoll.training.unit import UnitSpec, assign_units, commit_hash, states_root
+from atoll.training.unit import UnitSpec, assign_units
+from atoll.training.verdict import NOT_OPENED
 from atoll.wire.messages import (
     AuditCommit,
     AuditReveal,
+    Ballots,
     Body,
     Commit,
     Handover,
+    HistoryAsk,
     Phase,
     Preimage,
+    Prepare,
     Present,
     Proposal,
     Quorum,
@@ -59,23 +67,21 @@ from atoll.wire.messages import (
     Reveal,
     Signed,
     Vote,
+    Work,
     seal,
+    unseal,
 )
 
 Value = TypeVar("Value")
 
-_PHASE_OF: dict[type, Phase] = {
-    Commit: Phase.LOCK,
-    Preimage: Phase.BEACON,
-    AuditCommit: Phase.AUDIT,
-    Reveal: Phase.OPEN,
-    AuditReveal: Phase.OPEN,
-    Replay: Phase.CERTIFY,
-}
+KEPT_OPEN = 4096
+"""Envelopes whose signature is not checked a second time."""
+ASKED = 2
+"""Peers that a node which makes no progress asks at a time."""
 
 
 class Round:
-    """The state of one round at one node. `account` takes part as far as its roles and the roster allow."""
+    """The state of one round at one node, which takes part as far as its roles and the roster allow."""
 
     def __init__(self, context: RoundContext, member: Member, now: float) -> None:
         self.context, self.member = context, member
@@ -83,65 +89,100 @@ class Round:
         units = assign_units(place.domain, place.job, place.round, context.beacon, context.workers, context.shards)
         self.units: dict[bytes, UnitSpec] = {unit.id: unit for unit in units}
         self.mine = next((unit for unit in units if unit.account == member.account), None)
-        self.ballot = Ballot(place)
-        self.started = self.entered = self.view_entered = self.progressed = now
+        self.ballot = Ballot(place, member.account, self.open)
+        self.entered = self.view_entered = self.nudged = now
         self.finished: Finished | None = None
-        # What arrived: key -> message, and when it came
-        self.commits: dict[bytes, Signed] = {}
+        # What arrived
+        self.inbox = Inbox(self)
         self.links: dict[bytes, bytes] = {}
-        self.audit_commits: dict[bytes, Signed] = {}
-        self.reveals: dict[bytes, Signed] = {}
-        self.audit_reveals: dict[bytes, Signed] = {}
-        self.replays: dict[tuple[bytes, bytes], Signed] = {}
+        self.next_links: dict[bytes, bytes] = {}
         self.present: dict[bytes, Signed] = {}
-        self.arrived: dict[tuple[Phase, bytes], float] = {}
-        # What this node worked out
+        self._opened: dict[bytes, Signed] = {}
+        self._early: dict[Phase, Quorum] = {}
+        # What this node worked out; `failed` names what could not be had so far
         self.results: dict[bytes, Trained] = {}
         self.reruns: dict[bytes, Replayed] = {}
         self.findings: dict[bytes, int] = {}
         self.judgements: dict[bytes, bool] = {}
         self.models: dict[bytes, bytes] = {}
+        self.failed: set[bytes] = set()
         # What quorums have settled
         self.lock: LockPayload | None = None
         self.locked: dict[bytes, Commit] = {}
+        self.linked: tuple[bytes, ...] = ()
         self.audit_beacon = b""
         self.audits: dict[bytes, bytes] = {}  # unit -> auditor
         self.audited: dict[bytes, AuditCommit] = {}
         self.opened: OpenPayload | None = None
+        self.reveals: dict[bytes, Signed] = {}
+        self.audits_opened: dict[bytes, Signed] = {}
+        # What this node has asked for and said
         self._done: set[bytes] = set()
         self._sent: dict[bytes, tuple[Phase, Send]] = {}
-        self._early: dict[Phase, Quorum] = {}
+        self._asks = 0
         self._out: list[Effect] = []
-        self._proposals = Proposals(self)
+        self._duties, self._proposals = Duties(self), Proposals(self)
 
-    # -- the one entry -------------------------------------------------------------------------------------------
-    def handle(self, event: Event, now: float) -> list[Effect]:
-        """Fold one event at time `now` (seconds, any monotonic origin) and return what is to be done about it."""
+    # -- the entries -----------------------------------------------------------------------------------------------
+    def handle(self, event: Event, now: float, act: bool = True) -> list[Effect]:
+        """Fold one event at time `now` (seconds, any monotonic origin) and return what is to be done about it.
+
+        With `act` off (the journal after a restart) only what the event itself brings about is returned.
+        """
         self._out = []
-        if self.finished is None or isinstance(event, Received):
-            self._apply(event, now)
         if self.finished is None:
-            self._plan(now)
+            self._apply(event, now)
+            self._proceed(now, act)
         return self._out
 
     def resume(self, now: float) -> list[Effect]:
-        """After a restart: ask again for unfinished work and send again what may not have arrived."""
-        self._done = {key for key in self._done if key in self._sent}
-        self.entered = self.view_entered = now
-        self._out = [send for phase, send in self._sent.values() if phase is self.ballot.phase]
-        if self.finished is None:
-            self._plan(now)
-        return self._out
+        """After a restart: what may not have arrived. The next tick asks for the work that was not finished."""
+        self.entered = self.view_entered = self.nudged = now
+        return [send for phase, send in self._sent.values() if phase is self.ballot.phase]
 
-    # -- folding ---------------------------------------------------------------------------------------------------
+    def is_news(self, signed: Signed) -> bool:
+        """Whether a message of this round may change anything here."""
+        body, account = signed.body, signed.account
+        match body:
+            case Quorum():
+                return body.phase >= self.ballot.phase and body.phase not in self._early
+            case Preimage():
+                return account in self.context.place.committee and not (
+                    account in self.links and account in self.next_links
+                )
+            case Present():
+                return account in self.context.enlisted and account not in (*self.context.roster, *self.present)
+            case HistoryAsk():
+                return False
+        if isinstance(body, Ballots):
+            return self.ballot.is_news(signed)
+        return self.inbox.wants(signed)
+
+    def quorums_from(self, phase: Phase) -> list[Quorum]:
+        """What closed the phases from `phase` on, as far as they are closed."""
+        return [known for of, known in sorted(self.ballot.quorums.items()) if of >= phase]
+
+    def open(self, raw: bytes) -> Signed:
+        """Open an envelope that is embedded as evidence; raises Refused."""
+        known = self._opened.get(raw)
+        if known is None:
+            known = unseal(self.context.place.domain, raw)
+            if len(self._opened) >= KEPT_OPEN:
+                self._opened.clear()
+            self._opened[raw] = known
+        return known
+
+    # -- folding -----------------------------------------------------------------------------------------------------
     def _apply(self, event: Event, now: float) -> None:
         match event:
             case Received(signed):
                 self._receive(signed, now)
             case Trained():
-                self.results[event.unit] = event
+                self.results.setdefault(event.unit, event)  # a commit to the first one may be under way
             case Replayed():
-                self.reruns[event.unit] = event
+                early = now < self.entered + self.context.timing.reveal
+                failed = event.segment == NOT_OPENED and early  # its holder may be back in a moment
+                self._keep(self.reruns, b"rerun" + event.unit, None if failed else event, event.unit)
             case Examined(key, finding):
                 self._keep(self.findings, key, finding)
             case Judged(key, guilty):
@@ -149,73 +190,62 @@ class Round:
             case Aggregated(key, model):
                 self._keep(self.models, key, model)
 
-    def _keep(self, store: dict[bytes, Value], key: bytes, value: Value | None) -> None:
-        """Keep a result; a failed attempt (None) may be asked for again at the next nudge."""
+    def _keep(self, store: dict[bytes, Value], key: bytes, value: Value | None, name: bytes = b"") -> None:
+        """Keep a result under its key (or name); what failed (None) is asked for again at the next nudge."""
         if value is not None:
-            store[key] = value
+            store.setdefault(name or key, value)
+            self.failed.discard(key)
         else:
-            self._done.discard(key)
+            self.failed.add(key)
 
     def _receive(self, signed: Signed, now: float) -> None:
-        body, account = signed.body, signed.account
-        phase = _PHASE_OF.get(type(body), getattr(body, "phase", self.ballot.phase))
-        if phase < self.ballot.phase or self.finished:
-            if not isinstance(body, Quorum):
-                self._answer_straggler(account, phase)
+        if not self.is_news(signed):
             return
+        body, account = signed.body, signed.account
         match body:
-            case Proposal() | Vote() | Handover():
+            case Proposal() | Prepare() | Vote() | Handover():
                 self.ballot.receive(signed)
+                if account == self.member.account:
+                    self._register(signed)
             case Quorum():
-                self._early[body.phase] = body
+                self._receive_quorum(body)
             case Preimage(value=value):
-                if account in self.context.place.committee:
-                    if belongs(value, self.context.enlisted[account].tip, body.round, Draw.AUDIT):
-                        self.links.setdefault(account, value)
-                        self.arrived.setdefault((Phase.BEACON, account), now)
+                if account not in self.links and self.is_link(account, value, Draw.AUDIT):
+                    self.links[account] = value
+                    self.inbox.arrived[Phase.BEACON, account] = now
+                elif account not in self.next_links and self.is_link(account, value, Draw.ASSIGN):
+                    self.next_links[account] = value
             case Present():
-                if account in self.context.enlisted and account not in self.context.roster:
-                    self.present.setdefault(account, signed)
+                self.present[account] = signed
             case _:
-                self._receive_work(signed, now)
+                self.inbox.take(signed, now)
 
-    def _receive_work(self, signed: Signed, now: float) -> None:
-        body, account = signed.body, signed.account
-        unit = self.units.get(getattr(body, "unit", b""))
-        if unit is None or account not in self.context.roster:
-            return
-        match body:
-            case Commit() if account == unit.account:
-                self.commits.setdefault(unit.id, signed)
-                self.arrived.setdefault((Phase.LOCK, unit.id), now)
-            case AuditCommit() if self.audits.get(unit.id, account) == account:
-                self.audit_commits.setdefault(unit.id + account, signed)
-                self.arrived.setdefault((Phase.AUDIT, unit.id + account), now)
-            case Reveal() if account == unit.account:
-                self.reveals.setdefault(unit.id, signed)
-                self.arrived.setdefault((Phase.OPEN, unit.id), now)
-            case AuditReveal() if self.audits.get(unit.id, account) == account:
-                self.audit_reveals.setdefault(unit.id, signed)
-                self.arrived.setdefault((Phase.OPEN, unit.id + account), now)
-            case Replay():
-                self.replays.setdefault((unit.id, account), signed)
-                self.arrived.setdefault((Phase.CERTIFY, unit.id + account), now)
+    def _receive_quorum(self, message: Quorum) -> None:
+        if len(message.signatures) <= len(self.context.place.committee):
+            with suppress(Refused):
+                verify_quorum(self.context.place, message)
+                self._early[message.phase] = message
 
-    def _answer_straggler(self, account: bytes, phase: Phase) -> None:
-        """Whoever still works on a closed phase gets the quorum that closed it."""
-        known = self.ballot.quorums.get(phase)
-        if known is not None and account != self.member.account:
-            self._out.append(Send((account,), self._sign(known)))
+    def is_link(self, account: bytes, value: bytes, draw: Draw) -> bool:
+        """Whether `value` is the link of a member for this round."""
+        return belongs(value, self.context.enlisted[account].tip, self.context.place.round, draw)
 
-    # -- planning ----------------------------------------------------------------------------------------------------
-    def _plan(self, now: float) -> None:
+    def links_of(self, draw: Draw) -> dict[bytes, bytes]:
+        """The links that members have revealed so far."""
+        return self.links if draw is Draw.AUDIT else self.next_links
+
+    # -- acting ------------------------------------------------------------------------------------------------------
+    def _proceed(self, now: float, act: bool) -> None:
         while self.finished is None:
-            self._work()
-            if self.member.account in self.context.place.committee:
-                self._vote(now)
+            if act:
+                self._duties.do(now)
+                if self.member.account in self.context.place.committee:
+                    self._agree(now)
             if not self._advance(now):
                 break
-        if self.finished is None:
+        if self.finished is not None:  # what was to be done for this round need not be done any more
+            self._out = [effect for effect in self._out if isinstance(effect, Send | Note | Finished)]
+        elif act:
             self._watch_leader(now)
             self._nudge(now)
 
@@ -225,178 +255,134 @@ class Round:
             self._done.add(key)
             self._out.append(effect)
 
-    def _tell(self, key: bytes, to: Iterable[bytes], body: Body, phase: Phase) -> None:
-        """Send a message once now, and again at every nudge while its phase lasts."""
-        if key in self._done:
-            return
-        send = Send(tuple(to), self._sign(body))
-        self._sent[key] = (phase, send)
-        self.once(key, send)
-
     def _sign(self, body: Body) -> Signed:
         return seal(self.context.place.domain, body, self.member.account, self.member.sign)
 
-    def _work(self) -> None:
-        """Duties of the worker, the auditor, the replica, and of a newcomer."""
-        place, committee, phase = self.context.place, self.context.place.committee, self.ballot.phase
-        name = (place.job, place.round)
-        if self.member.account not in self.context.everybody and self.member.account in self.context.enlisted:
-            self._tell(b"present", committee, Present(*name), Phase.CERTIFY)
-        if self.mine is not None and phase is Phase.LOCK:
-            self._do_unit(self.mine, audit=False)
-        for unit_id, auditor in self.audits.items():
-            if auditor == self.member.account and phase is Phase.AUDIT:
-                self._do_unit(self.units[unit_id], audit=True)
-        if phase is Phase.OPEN:
-            for unit_id, done in self.results.items():
-                opening = (*name, unit_id, done.states, done.update, self.member.salt(unit_id))
-                if self.mine is not None and unit_id == self.mine.id and unit_id in self.locked:
-                    self._tell(b"reveal" + unit_id, committee, Reveal(*opening), phase)
-                if unit_id in self.audited and self.audits[unit_id] == self.member.account:
-                    self._tell(b"audit-reveal" + unit_id, committee, AuditReveal(*opening), phase)
-        if phase is Phase.CERTIFY:
-            self._replay()
-
-    def _do_unit(self, unit: UnitSpec, audit: bool) -> None:
-        place = self.context.place
-        self.once(b"train" + unit.id, Train(unit, audit))
-        done = self.results.get(unit.id)
-        if done is None:
+    def tell(self, body: Body, now: float) -> None:
+        """Say something to the committee, unless it was said: now, and again at every nudge while its phase lasts."""
+        if _key(body) in self._done:
             return
-        salt = self.member.salt(unit.id)
-        digest = commit_hash(
-            place.domain, place.job, place.round, unit.id, self.member.account, states_root(done.states), done.update, salt
-        )
-        kind, phase = (AuditCommit, Phase.AUDIT) if audit else (Commit, Phase.LOCK)
-        self._tell(b"commit" + unit.id, place.committee, kind(place.job, place.round, unit.id, digest), phase)
+        signed = self._sign(body)
+        self._out.append(self._register(signed))
+        if self.member.account in self.context.place.committee:
+            self._receive(signed, now)
 
-    def _replay(self) -> None:
-        place = self.context.place
-        for unit_id, replicas in self.disputes().items():
-            if self.member.account not in replicas:
-                continue
-            reveal = self.reveals[unit_id].body
-            if isinstance(reveal, Reveal):
-                self.once(b"rerun" + unit_id, Rerun(self.units[unit_id], reveal.states))
-            done = self.reruns.get(unit_id)
-            if done is not None:
-                message = Replay(place.job, place.round, unit_id, done.segment, done.state)
-                self._tell(b"replay" + unit_id, place.committee, message, Phase.CERTIFY)
+    def _register(self, signed: Signed) -> Send:
+        """Note that this node has said something."""
+        body = signed.body
+        others = tuple(account for account in self.context.place.committee if account != self.member.account)
+        key = _key(body)
+        self._done.add(key)
+        self._sent[key] = (_phase_of(body, self.ballot.phase), Send(others, signed))
+        return Send(others, signed, promise=isinstance(body, Ballots))
 
     # -- the committee's duties ----------------------------------------------------------------------------------------
-    def _vote(self, now: float) -> None:
+    def _agree(self, now: float) -> None:
         place, ballot = self.context.place, self.ballot
-        phase = ballot.phase
-        if phase is Phase.BEACON:
-            value = self.member.link(place.round, Draw.AUDIT)
-            self._tell(b"link", place.committee, Preimage(place.job, place.round, value), phase)
-        if ballot.leader == self.member.account:
+        if ballot.phase is Phase.BEACON:
+            self._reveal_link(Draw.AUDIT, now)
+        elif ballot.phase is Phase.CERTIFY:
+            self._reveal_link(Draw.ASSIGN, now)
+        if ballot.may_propose():
             self._propose(now)
-        try:
-            pending = ballot.pending()
-            if pending is None:
-                return
-            payload, obliged = pending
-            if ballot.voted != payload and not self._proposals.accepts(phase, decode(phase, payload), obliged, now):
-                return
-        except Refused as error:
-            ballot.drop_proposal()
-            self._out.append(Note(f"round {place.round}: a proposal for {phase.name} was refused: {error}"))
-            return
-        digest = ballot.remember(payload)
-        ballot.mark_voted(payload)
-        carried = self.member.link(place.round, Draw.ASSIGN) if phase is Phase.OPEN else b""
-        vote = Vote(place.job, place.round, phase, digest, self.member.sign(digest), carried)
-        self._tell(b"vote" + bytes([phase]) + digest, place.committee, vote, phase)
+        self._prepare(now)
+        agreed = ballot.to_vote()
+        if agreed is not None:
+            signature = self.member.sign(agreed.digest)
+            self.tell(Vote(place.job, place.round, ballot.view, ballot.phase, agreed.digest, signature), now)
+
+    def _reveal_link(self, draw: Draw, now: float) -> None:
+        place, key = self.context.place, b"link" + bytes([draw])
+        if key not in self._done:
+            self._done.add(key)
+            self.tell(Preimage(place.job, place.round, self.member.link(place.round, draw)), now)
 
     def _propose(self, now: float) -> None:
         place, ballot = self.context.place, self.ballot
-        key = b"propose" + bytes([ballot.phase]) + ballot.view.to_bytes(4, "big")
-        if key in self._done:
+        carry = ballot.to_carry()
+        if carry is None:
             return
-        handovers: tuple[bytes, ...] = ()
-        payload = b""
-        if ballot.moved_in is ballot.phase:  # this phase was handed over: a quorum of handovers must say so
-            carry = ballot.must_carry()
-            if carry is None:
-                return
-            handovers, payload = carry
-        elif ballot.voted:  # already bound in this phase
-            return
+        handovers, payload = carry
         if not payload:
             drafted = self._proposals.draft(ballot.phase, now)
             if drafted is None:
                 return
             payload = encode(drafted)
-        body = Proposal(place.job, place.round, ballot.view, ballot.phase, payload, handovers)
-        self._tell(key, place.committee, body, ballot.phase)
+        self.tell(Proposal(place.job, place.round, ballot.view, ballot.phase, payload, handovers), now)
 
-    def _advance(self, now: float) -> bool:
-        """Close the phase if a quorum for it is there."""
-        if Phase.CERTIFY in self._early and self.ballot.phase is not Phase.CERTIFY:
-            self._jump(self._early.pop(Phase.CERTIFY))
-            return False
-        phase, place = self.ballot.phase, self.context.place
-        early = self._early.pop(phase, None)
-        own = self.ballot.tally()
-        for message in (early, own):
-            if message is None:
-                continue
-            try:
-                payload = decode(phase, message.payload)
-                self.ballot.accept(message)
-            except Refused as error:
-                self._out.append(Note(f"round {place.round}: a quorum for {phase.name} was refused: {error}"))
-                continue
-            if self.ballot.leader == self.member.account:
-                outside = tuple(a for a in self.context.everybody if a not in place.committee)
-                if outside:
-                    self._out.append(Send(outside, self._sign(message)))
-            self.entered = self.view_entered = self.progressed = now
-            self._settle(phase, payload, message)
-            return True
-        return False
-
-    def _jump(self, message: Quorum) -> None:
-        """A certificate ends the round for a node that fell behind, whatever phase it is in."""
-        try:
-            payload = verify_quorum(self.context.place, message)
-        except Refused as error:
-            self._out.append(Note(f"round {self.context.place.round}: a certificate was refused: {error}"))
+    def _prepare(self, now: float) -> None:
+        place, ballot = self.context.place, self.ballot
+        pending = ballot.pending()
+        if pending is None:
             return
-        self.ballot.quorums[Phase.CERTIFY] = message
-        self._settle(Phase.CERTIFY, payload, message)
+        proposal, digest, obliged = pending
+        try:
+            if not self._proposals.accepts(decode(ballot.phase, proposal.payload), obliged, now):
+                return
+        except Refused as error:
+            ballot.refuse(digest)
+            self._out.append(Note(f"round {place.round}: a proposal for {ballot.phase.name} was refused: {error}"))
+            return
+        if proposal.view > ballot.view:
+            self.view_entered = now
+        self.tell(Prepare(place.job, place.round, proposal.view, ballot.phase, digest), now)
 
-    def _settle(self, phase: Phase, payload: object, message: Quorum) -> None:
+    # -- closing phases --------------------------------------------------------------------------------------------
+    def _advance(self, now: float) -> bool:
+        """Close the phase, or the whole round, if a quorum for it is there."""
+        early = (self._early.get(phase) for phase in (Phase.CERTIFY, self.ballot.phase))
+        return any(message is not None and self._close(message, now) for message in (*early, self.ballot.tally()))
+
+    def _close(self, message: Quorum, now: float) -> bool:
+        place = self.context.place
+        try:
+            payload = decode(message.phase, message.payload)
+            if isinstance(payload, CertifyPayload) and not set(payload.roster) <= self.context.enlisted.keys():
+                return False  # this node's view of the chain lags behind
+            self._proposals.check(payload)
+            self.ballot.accept(message)
+        except Refused as error:
+            self._early.pop(message.phase, None)
+            key = b"refused" + bytes([message.phase]) + message.view.to_bytes(4, "big")
+            self.once(key, Note(f"round {place.round}: a quorum for {message.phase.name} was refused: {error}"))
+            return False
+        leading = self.ballot.leader == self.member.account
+        self.entered = self.view_entered = self.nudged = now
+        self.failed.clear()
+        self._settle(payload, message)
+        if leading:
+            newcomers = payload.roster if isinstance(payload, CertifyPayload) else ()
+            named = dict.fromkeys((*self.context.everybody, *newcomers))
+            outside = tuple(account for account in named if account not in place.committee)
+            if outside:
+                self._out.append(Send(outside, self._sign(message)))
+        return True
+
+    def _settle(self, payload: Payload, message: Quorum) -> None:
         """Take over what a quorum has signed."""
         place = self.context.place
         match payload:
             case LockPayload():
                 self.lock = payload
-                for signed in read_evidence(place.domain, payload.commits, Commit, place):
-                    if isinstance(signed.body, Commit):
-                        self.locked[signed.body.unit] = signed.body
+                self.locked = {body.unit: body for body in self._bodies(payload.commits, Commit)}
             case BeaconPayload(links=links):
                 self.audit_beacon = combine(place.domain, place.job, place.round, Draw.AUDIT, dict(links))
                 done = {unit: self.units[unit].account for unit in self.locked}
                 self.audits = draw_audits(self.audit_beacon, done, self.context.rates, list(done.values()))
                 self.linked = tuple(account for account, _ in links)
             case AuditPayload():
-                for signed in read_evidence(place.domain, payload.commits, AuditCommit, place):
-                    if isinstance(signed.body, AuditCommit):
-                        self.audited[signed.body.unit] = signed.body
+                self.audited = {body.unit: body for body in self._bodies(payload.commits, AuditCommit)}
             case OpenPayload():
                 self.opened = payload
-                for signed in read_evidence(place.domain, payload.reveals, Reveal, place):
-                    if isinstance(signed.body, Reveal):
-                        self.reveals[signed.body.unit] = signed
-                self.audit_reveals = {}
-                for signed in read_evidence(place.domain, payload.audit_reveals, AuditReveal, place):
-                    if isinstance(signed.body, AuditReveal):
-                        self.audit_reveals[signed.body.unit] = signed
+                shown = [self.open(raw) for raw in (*payload.reveals, *payload.audit_reveals)]
+                self.reveals = {s.body.unit: s for s in shown if isinstance(s.body, Reveal)}
+                self.audits_opened = {s.body.unit: s for s in shown if isinstance(s.body, AuditReveal)}
             case CertifyPayload():
                 self.finished = Finished(place.round, payload, message.payload, message.signatures)
                 self._out.append(self.finished)
+
+    def _bodies(self, raws: Sequence[bytes], kind: type[Value]) -> list[Value]:
+        return [s.body for s in read_evidence(self.open, raws, kind, self.context.place) if isinstance(s.body, kind)]
 
     def disputes(self) -> dict[bytes, tuple[bytes, ...]]:
         """Disputed units and the replicas drawn for them: live nodes but the worker and its auditor."""
@@ -405,11 +391,12 @@ class Round:
         live = [self.units[unit].account for unit in self.locked]
         drawn = {}
         for unit, finding in self.opened.findings:
-            if finding == 255:
+            if finding == DISPUTED:
                 parties = (self.units[unit].account, self.audits.get(unit))
                 drawn[unit] = draw_replicas(self.audit_beacon, unit, [a for a in live if a not in parties])
         return drawn
 
+    # -- time --------------------------------------------------------------------------------------------------------
     def expected(self, phase: Phase) -> set[bytes]:
         """Keys of what a phase waits for, as `arrived` names them."""
         match phase:
@@ -424,11 +411,10 @@ class Round:
             case Phase.CERTIFY:
                 return {unit + account for unit, replicas in self.disputes().items() for account in replicas}
 
-    # -- time --------------------------------------------------------------------------------------------------------
     def due(self, phase: Phase) -> float:
         """When a leader should wait no longer: everybody has answered, or two thirds have and the grace is over."""
         timing, expected = self.context.timing, self.expected(phase)
-        times = sorted(time for (of, key), time in self.arrived.items() if of is phase and key in expected)
+        times = sorted(time for (of, key), time in self.inbox.arrived.items() if of is phase and key in expected)
         if len(times) >= len(expected):
             return max([self.entered, *times])
         limit = timing.reveal if phase in (Phase.BEACON, Phase.OPEN) else timing.train
@@ -450,15 +436,45 @@ class Round:
         if view > ballot.view:
             ballot.enter_view(view)
             self.view_entered = now
-            body = Handover(place.job, place.round, view, ballot.phase, ballot.voted)
-            key = b"handover" + bytes([ballot.phase]) + view.to_bytes(4, "big")
-            self._tell(key, place.committee, body, ballot.phase)
+            known = ballot.prepared
+            shown = (known.payload, known.prepares) if known else (b"", ())
+            self.tell(Handover(place.job, place.round, view, ballot.phase, *shown), now)
             self._out.append(Note(f"round {place.round}: {ballot.phase.name} goes to leader {ballot.leader.hex()[:8]}"))
 
     def _nudge(self, now: float) -> None:
-        """Messages can be lost: while a phase lasts, say again what belongs to it."""
-        if now < self.progressed + self.context.timing.nudge:
+        """No progress: say again what belongs to this phase, try again what failed, and ask what was missed."""
+        if now < self.nudged + self.context.timing.nudge:
             return
-        self.progressed = now
-        phase = self.ballot.phase
-        self._out.extend(send for of, send in self._sent.values() if of is phase and send not in self._out)
+        self.nudged, phase = now, self.ballot.phase
+        self._done -= self.failed
+        for of, send in self._sent.values():
+            if of is phase or isinstance(send.message.body, Present):
+                self._out.append(send)
+        others = [account for account in self.context.everybody if account != self.member.account]
+        if others:
+            asked = tuple(others[(self._asks + i) % len(others)] for i in range(min(ASKED, len(others))))
+            self._asks += len(asked)
+            ask = HistoryAsk(self.context.place.job, self.context.place.round, phase)
+            self._out.append(Send(asked, self._sign(ask)))
+
+
+def _key(body: Body) -> bytes:
+    """One name for each thing that a node says once in a round."""
+    if isinstance(body, Ballots):
+        return type(body).__name__.encode() + bytes([body.phase]) + body.view.to_bytes(4, "big")
+    own = body.unit if isinstance(body, Work) else body.value if isinstance(body, Preimage) else b""
+    return type(body).__name__.encode() + own
+
+
+_PHASES: dict[type, Phase] = {
+    Commit: Phase.LOCK,
+    AuditCommit: Phase.AUDIT,
+    Reveal: Phase.OPEN,
+    AuditReveal: Phase.OPEN,
+    Replay: Phase.CERTIFY,
+}
+
+
+def _phase_of(body: Body, present: Phase) -> Phase:
+    """The phase in which a message is said again."""
+    return body.phase if isinstance(body, Ballots) else _PHASES.get(type(body), present)

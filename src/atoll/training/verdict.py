@@ -34,7 +34,8 @@ class Case:
 
     `finding` is OK, a reason code or DISPUTED; `auditor` who was drawn, if anybody; `audited` whether its audit commit
     was locked; `audit_opened` whether that audit was properly revealed. `replays` maps replica -> (first differing
-    segment, its own state), `convicted` are the segments for which the judges found the replicas right.
+    segment, its own state), `convicted` are the segments for which the judges found the replicas right; the one after
+    the last of `segments` stands for the update.
     """
 
     unit: bytes
@@ -45,6 +46,7 @@ class Case:
     audit_opened: Reason = Reason.OK
     replays: Mapping[bytes, tuple[int, bytes]] = field(default_factory=dict)
     convicted: frozenset[int] = frozenset()
+    segments: int = NOT_OPENED - 2
 
 
 def groups(replays: Mapping[bytes, tuple[int, bytes]]) -> dict[int, list[bytes]]:
@@ -56,10 +58,15 @@ def groups(replays: Mapping[bytes, tuple[int, bytes]]) -> dict[int, list[bytes]]
 
 
 def settle(case: Case) -> Reason:
-    """The verdict on the worker's unit: OK, a reason, or UNSETTLED. Two replicas that agree settle a dispute."""
+    """The verdict on the worker's unit: OK, a reason, or UNSETTLED. Two replicas that agree settle a dispute.
+
+    That an update is not that of the last state needs no second opinion: the judges work it out in exact integers.
+    """
     if case.finding != DISPUTED:
         return Reason(case.finding)
     named = groups(case.replays)
+    if case.segments + 1 in case.convicted:
+        return Reason.UPDATE_MISMATCH
     if len(named.get(ALL_AGREE, [])) >= 2:
         return Reason.OK
     if len(named.get(NOT_OPENED, [])) >= 2:

@@ -37,6 +37,7 @@ from atoll.training.quantize import dequantise, update_of
 from atoll.training.unit import UnitSpec, batches, shards_of
 from atoll.training.verdict import ALL_AGREE, NOT_OPENED
 from atoll.wire.hashing import ZERO_HASH
+from atoll.wire.messages import Reveal
 from atoll.wire.reasons import Reason
 
 Floats = NDArray[np.float32]
@@ -100,8 +101,8 @@ class Workbench:
                 return await self.train(unit, model, others)
             case Examine():
                 return Examined(effect.key, await self._or_none(self._examine(effect, model, others)))
-            case Rerun(unit=unit, states=states):
-                return await self._rerun(unit, states, model, others)
+            case Rerun():
+                return await self._rerun(effect, model, others)
             case Judge():
                 return Judged(effect.key, await self._or_none(self._judge(effect, model, others)))
             case Aggregate():
@@ -160,30 +161,44 @@ class Workbench:
             return DISPUTED
         return Reason.OK if close else DISPUTED
 
-    async def _rerun(self, unit: UnitSpec, states: tuple[bytes, ...], model: bytes, others: Sequence[bytes]) -> Replayed:
-        """Each segment from the worker's own committed state, so that honest drift does not add up."""
+    async def _rerun(self, effect: Rerun, model: bytes, others: Sequence[bytes]) -> Replayed:
+        """Each segment from the worker's own committed state, so that honest drift does not add up; then the update."""
+        unit, reveal = effect.unit, effect.reveal
         sources = (unit.account, *others)
         ratio = self.bench.manifest.policy.segment_tolerance
         start = await self._state(model, model, others)
         for segment in range(self.bench.manifest.segments):
             try:
-                claimed = await self.bench.fetch(states[segment + 1], sources)
+                claimed = await self.bench.fetch(reveal.states[segment + 1], sources)
                 decode_state(self.bench.manifest, claimed)
-            except (AtollError, IndexError) as error:
-                if isinstance(error, EngineFailed):
-                    raise
+            except (AtollError, IndexError):  # not there, or no state at all
                 return Replayed(unit.id, NOT_OPENED, ZERO_HASH)
-            own = await self.run_segment(unit, segment, start)
+            try:
+                own = await self.run_segment(unit, segment, start)
+            except Refused:  # nothing finite comes out of the state that the worker committed to
+                return Replayed(unit.id, NOT_OPENED, ZERO_HASH)
             if not compare_segment(claimed, own, start, self._length, ratio.part, ratio.whole).within:
                 return Replayed(unit.id, segment + 1, self.bench.keep(own))
             start = claimed
-        return Replayed(unit.id, ALL_AGREE, ZERO_HASH)
+        try:
+            other_update = await self._differs(reveal, start, model, sources)
+        except AtollError:
+            return Replayed(unit.id, NOT_OPENED, ZERO_HASH)
+        return Replayed(unit.id, self.bench.manifest.segments + 1 if other_update else ALL_AGREE, ZERO_HASH)
+
+    async def _differs(self, reveal: Reveal, end: bytes, model: bytes, sources: Sequence[bytes]) -> bool:
+        """Whether the revealed update is not that of the last state: decided in exact integers."""
+        start = await self.bench.fetch(model, sources)
+        update = await self.bench.fetch(reveal.update, sources)
+        return update_of(end, start, self._length, self.bench.manifest.update) != update
 
     async def _judge(self, effect: Judge, model: bytes, others: Sequence[bytes]) -> bool:
         """The replicas are right when two of them agree with one another and the worker with neither."""
-        sources = (effect.unit.account, *others)
-        start = await self._state(effect.start, model, sources)
-        end = await self.bench.fetch(effect.end, sources)
+        sources, states = (effect.unit.account, *others), effect.reveal.states
+        if effect.segment == self.bench.manifest.segments + 1:
+            return await self._differs(effect.reveal, await self.bench.fetch(states[-1], sources), model, sources)
+        start = await self._state(states[effect.segment - 1], model, sources)
+        end = await self.bench.fetch(states[effect.segment], sources)
         ratio = self.bench.manifest.policy.segment_tolerance
         limits = (self._length, ratio.part, ratio.whole)
         different = []

@@ -103,33 +103,47 @@ class Proposal(_Body, frozen=True):
     handovers: Annotated[tuple[Annotated[bytes, msgspec.Meta(max_length=1 << 20)], ...], msgspec.Meta(max_length=64)]
 
 
-class Vote(_Body, frozen=True):
-    """A committee member signs the statement of a phase. Votes of OPEN carry the member's next beacon preimage."""
+class Prepare(_Body, frozen=True):
+    """A committee member would sign the statement `digest` of this view: the first of two steps (training.ballot)."""
 
+    view: Counter
+    phase: Phase
+    digest: Hash
+
+
+class Vote(_Body, frozen=True):
+    """A committee member signs the statement of a phase and view, once a quorum has prepared it."""
+
+    view: Counter
     phase: Phase
     digest: Hash
     signature: Signature
-    preimage: Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
 class Quorum(_Body, frozen=True):
     """A payload with the signatures of a quorum: from here on it is the one answer for this phase."""
 
+    view: Counter
     phase: Phase
     payload: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
     signatures: Annotated[tuple[Signature, ...], msgspec.Meta(max_length=64)]
 
 
 class Handover(_Body, frozen=True):
-    """A member gives up on the leader and moves to `view`; `payload` is what it voted for in this phase, if anything."""
+    """A member gives up on the leader and moves to `view`.
+
+    `payload` is the last one that it knows to be prepared in this phase, and `prepares` are the envelopes that show it;
+    both are empty when it knows none.
+    """
 
     view: Counter
     phase: Phase
     payload: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+    prepares: Annotated[tuple[Raw, ...], msgspec.Meta(max_length=64)]
 
 
 class Preimage(_Body, frozen=True):
-    """The next link of a validator's hash chain, revealed after the commit list is locked."""
+    """A link of a validator's hash chain: its AUDIT link once the commits are locked, its ASSIGN link at the end."""
 
     value: Hash
 
@@ -139,10 +153,16 @@ class Present(_Body, frozen=True):
 
 
 class HistoryAsk(_Body, frozen=True):
-    """The sender has certificates up to `round` (exclusive) and asks for the following ones, sent as quorums."""
+    """The sender is in `phase` of `round` and asks for the quorums from there on: certificates, then open phases."""
+
+    phase: Phase
 
 
-Body = Commit | AuditCommit | Reveal | AuditReveal | Replay | Proposal | Vote | Quorum | Handover | Preimage | Present | HistoryAsk
+Work = Commit | AuditCommit | Reveal | AuditReveal | Replay
+"""What workers, auditors and replicas say about a unit."""
+Ballots = Proposal | Prepare | Vote | Handover
+"""What the members of a committee say to agree."""
+Body = Work | Ballots | Quorum | Preimage | Present | HistoryAsk
 
 KILOBYTE = 1024
 # number -> (message, size limit of the whole envelope in bytes)
@@ -159,6 +179,7 @@ MESSAGES: dict[int, tuple[type[_Body], int]] = {
     10: (Preimage, KILOBYTE),
     11: (Present, KILOBYTE),
     12: (HistoryAsk, KILOBYTE),
+    13: (Prepare, KILOBYTE),
 }
 NUMBERS = {kind: number for number, (kind, _) in MESSAGES.items()}
 LARGEST = max(limit for _, limit in MESSAGES.values())

@@ -14,7 +14,8 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from atoll.errors import Corrupt, InternalError, WrongChain
-from atoll.ledger import abi
+from atoll.ledger import abi, records
+from atoll.ledger.deploy import SUPPLY, build
 from atoll.ledger.devnet.describe import contract_address
 from atoll.ledger.devnet.evm import Evm
 from atoll.ledger.devnet.rpc import TIP, Rpc
@@ -30,7 +31,7 @@ class Terms:
     """What a new network is set up with; amounts in base units, times in seconds."""
 
     chain_id: int = 31337
-    supply: int = 10**9 * COIN
+    supply: int = SUPPLY
     min_stake: int = 100 * COIN
     unstake_delay: int = 60
     bond: int = 50 * COIN
@@ -38,6 +39,10 @@ class Terms:
     grace: int = 60  # after a job's deadline
     gift_tokens: int = 10_000 * COIN
     gift_wei: int = COIN
+
+    def of_contracts(self) -> records.Terms:
+        """Those that the contracts are deployed with."""
+        return records.Terms(self.min_stake, self.unstake_delay, self.bond, self.window, self.grace)
 
 
 @dataclass(frozen=True)
@@ -91,18 +96,17 @@ class Devnet:
             )
 
     def _deploy(self, account: bytes) -> None:
-        terms, at = self._terms, self.network
-        for data in (
-            abi.deployment("Token", account, terms.supply),
-            abi.deployment("Registry", at.token, terms.min_stake, terms.unstake_delay),
-            abi.deployment("Jobs", at.token, at.registry, terms.grace),
-            abi.deployment("Settlement", at.registry, at.jobs, terms.bond, terms.window),
-        ):
-            self._send("", data, gas=_DEPLOY_GAS)
-        wiring = self._send(at.registry, abi.call_data("Registry", "wire", at.jobs, at.settlement), gas=200_000)
+        sent: list[bytes] = []
+
+        def send(_: str, to: bytes, data: bytes) -> bytes:
+            nonce = self.evm.nonce(account, pending=True)
+            sent.append(self._send("0x" + to.hex(), data, gas=_DEPLOY_GAS))
+            return contract_address(account, nonce)
+
+        build(send, account, self._terms.of_contracts(), self._terms.supply)
         self.evm.mine()
-        receipt = self.evm.receipt(wiring)
-        if receipt is None or receipt["status"] != "0x1":
+        receipts = [self.evm.receipt(name) for name in sent]
+        if any(receipt is None or receipt["status"] != "0x1" for receipt in receipts):
             raise InternalError("the contracts could not be deployed on the new chain")
 
     def _send(self, to: str, data: bytes, *, gas: int, value: int = 0) -> bytes:
