@@ -36,6 +36,9 @@ class NodeWorker(Worker):
 
     async def start(self) -> None:
         """Start the process in a group of its own; its output goes to HOME/NAME.out."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if self.python != sys.executable:
+            environment.pop("PYTHONPATH", None)  # it would bring the packages of another environment
         with (self.home / f"{self.name}.out").open("ab") as out:
             self.process = await asyncio.create_subprocess_exec(
                 *(self.python, "-m", *self.arguments),
@@ -43,7 +46,7 @@ class NodeWorker(Worker):
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=environment,
             )
 
 
@@ -91,8 +94,8 @@ class Network:
         await self.chain_process.end()
 
     async def open(self, job: EmptyJob, data: Path) -> bytes:
-        """Publish a job on two nodes, pay its budget in, wait until all have enlisted; returns its id."""
-        for index in (1, 2):
+        """Publish a job on two nodes (or the only one), pay for it, wait until all have enlisted; returns its id."""
+        for index in range(1, min(2, self.count) + 1):
             await self.client(index).call("share", data=str(data), files=job.write(self.home))
         seed = parse_account((await self.client(1).call("status"))["account"])
         terms = (job.manifest.id, BUDGET, job.manifest.rounds, int(time.time()) + 86_400, seed)

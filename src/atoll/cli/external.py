@@ -12,7 +12,7 @@ import typer
 
 from atoll.cli import keys
 from atoll.cli.commands import AsJson, tell, waiting
-from atoll.errors import BadSetting, Corrupt, MachineError, WrongChain
+from atoll.errors import BadInput, BadSetting, Corrupt, MachineError, WrongChain
 from atoll.ledger.chain import Chain
 from atoll.ledger.deploy import TERMS, Deployed, deploy
 from atoll.ledger.link import Link, over_http
@@ -121,7 +121,7 @@ def remembered(home: Path) -> Place | None:
         return None
     except OSError as error:
         raise MachineError(f"{path} cannot be read ({error.strerror}): expected a file of yours.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, BadInput) as error:
         raise Corrupt(
             f"{path}, which names the network of this home, is damaged: put a backup of it back, or delete it and give "
             f"--registry ADDRESS"

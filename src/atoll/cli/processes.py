@@ -9,13 +9,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atoll.errors import MachineError, PortInUse
 
 RESTARTS = 20
+YOUNG_SECONDS = 10.0
+YOUNG_DEATHS = 4
+"""So many deaths in a row, each soon after its start, are no accident."""
 RESTART_SECONDS = 1.0
 END_SECONDS = 8.0
 START_SECONDS = 60.0
@@ -30,8 +33,9 @@ class Worker:
     home: Path
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    started_at: float = 0.0
     ended_at: float = 0.0
-    announce: asyncio.Future[dict[str, Any]] | None = field(default=None, repr=False)
+    young_deaths: int = 0
 
     @property
     def alive(self) -> bool:
@@ -45,6 +49,7 @@ class Worker:
 
     async def start(self) -> None:
         """Start the process in a group of its own, so that a Ctrl-C at the terminal reaches only us."""
+        self.started_at = time.monotonic()
         with (self.home / f"{self.name}.out").open("ab") as out:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -124,11 +129,13 @@ class Supervisor:
     async def _revive(self, worker: Worker) -> None:
         if not worker.ended_at:
             worker.ended_at = time.monotonic()
+            young = worker.ended_at < worker.started_at + YOUNG_SECONDS
+            worker.young_deaths = worker.young_deaths + 1 if young else 0
             self._say(f"{worker.name} ended ({_ending(worker)}); it is started again")
         if time.monotonic() < worker.ended_at + RESTART_SECONDS:
             return
-        if worker.restarts >= RESTARTS:
-            raise MachineError(f"{worker.name} ended {RESTARTS} times: {worker.last_words()}")
+        if worker.restarts >= RESTARTS or worker.young_deaths >= YOUNG_DEATHS:
+            raise MachineError(f"{worker.name} ended {worker.restarts + 1} times: {worker.last_words()}")
         worker.restarts += 1
         worker.ended_at = 0.0
         await worker.start()

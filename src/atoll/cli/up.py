@@ -127,7 +127,7 @@ class Up:
     # -- the story -----------------------------------------------------------------------------------------------
     async def run(self) -> int:
         """Everything, in order; what was started is ended whatever happens."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         page = StatusPage.start(self.facts, self.options.host, self.options.port)
         self.page = page.url
@@ -307,7 +307,7 @@ class Up:
 
     def _states(self) -> list[dict[str, Any]]:
         """What the nodes that answer say about themselves."""
-        return [status for status in self.statuses.values() if status]
+        return [status for status in list(self.statuses.values()) if status]
 
     # -- watching --------------------------------------------------------------------------------------------------
     def client_of(self, name: str) -> ControlClient:
@@ -340,7 +340,7 @@ class Up:
     def _jobs(self) -> list[dict[str, Any]]:
         """What each node says about the job of this run."""
         found = []
-        for status in self.statuses.values():
+        for status in list(self.statuses.values()):  # a view reads this from its own thread
             found += [job for job in (status or {}).get("jobs", ()) if not self.job or job["job"] == self.job]
         return found
 
@@ -395,4 +395,4 @@ class Up:
                 self.options.json.write_text(json.dumps(summary, indent=2) + "\n")
             except OSError as error:
                 raise UserError(f"The summary cannot be written to {self.options.json} ({error.strerror}).") from error
-        print_summary(summary)
+        print_summary(summary, running=not self.options.exit)

@@ -35,10 +35,12 @@ contract Jobs is Paying, EIP712 {
         uint256 refunded;
     }
 
-    /// @notice A node that offers itself to a job: the tip of its hash chain, and its place in the list (from 1).
+    /// @notice A node that offers itself to a job: the tip of its hash chain, its place in the list (from 1), and
+    /// whether it was a validator then. What it does later cannot block the job: committees are drawn off the chain.
     struct Enlistment {
         bytes32 tip;
         uint32 place;
+        bool validator;
     }
 
     /// @notice What a committee's quorum signs under a round. `committee` and `nextCommittee` are
@@ -112,7 +114,7 @@ contract Jobs is Paying, EIP712 {
     error BadCommitteeSize(uint256 size);
     /// @notice The account stands twice in the committee.
     error TwiceInCommittee(address account);
-    /// @notice The member of the committee is not a validator now.
+    /// @notice The member of the committee was not a validator when it enlisted.
     error NotAValidator(address account);
     /// @notice The member of the committee did not enlist for this job.
     error NotEnlisted(address account);
@@ -214,7 +216,10 @@ contract Jobs is Paying, EIP712 {
         _enlisted[job].push(msg.sender);
         mine.tip = tip;
         mine.place = uint32(_enlisted[job].length);
-        emit Enlisted(job, msg.sender, tip, registry.node(msg.sender).roles);
+        mine.validator = registry.isValidator(msg.sender);
+        uint8 roles = registry.node(msg.sender).roles;
+        if (!mine.validator) roles &= ~registry.VALIDATOR();
+        emit Enlisted(job, msg.sender, tip, roles);
     }
 
     /// @notice Name the committee of the first round and begin; by the developer, once.
@@ -347,7 +352,7 @@ contract Jobs is Paying, EIP712 {
                 if (members[i] == members[j]) revert TwiceInCommittee(members[i]);
             }
             if (_enlistments[job][members[i]].place == 0) revert NotEnlisted(members[i]);
-            if (!registry.isValidator(members[i])) revert NotAValidator(members[i]);
+            if (!_enlistments[job][members[i]].validator) revert NotAValidator(members[i]);
         }
     }
 

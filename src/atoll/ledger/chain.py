@@ -303,7 +303,8 @@ class Chain:
 
     def enlistment(self, job: bytes, account: bytes) -> Enlistment:
         """What an account enlisted with; its place is 0 if it did not."""
-        return Enlistment(account, *self.read("Jobs", "enlistment", job, account))
+        tip, place, _ = self.read("Jobs", "enlistment", job, account)
+        return Enlistment(account, tip, place)
 
     # Settlement
 

@@ -16,7 +16,7 @@ from atoll.errors import AtollError, Refused, TransactionFailed
 from atoll.graph.archive import pack_model
 from atoll.graph.check import Limits
 from atoll.graph.fixed import decode_model
-from atoll.ledger.rewards import Prices
+from atoll.ledger.rewards import Prices, budget_per_round
 from atoll.node.book import JobAccount
 from atoll.node.job import Job, Terms
 from atoll.node.material import Material, bring
@@ -26,12 +26,13 @@ from atoll.storage.client import store_blob
 from atoll.storage.layout import Layout
 from atoll.storage.placement import Node as Place
 from atoll.storage.placement import group_of
+from atoll.training.audit import REPLICAS
 from atoll.training.beacon import tip
-from atoll.training.context import HOLDER, VALIDATOR, WORKER, Enlistment, Member
+from atoll.training.context import HOLDER, MAX_ROSTER, VALIDATOR, WORKER, Enlistment, Member, Timing
 from atoll.training.data import DataSet, bundled_mnist, load_directory
 from atoll.training.events import Finished, Received
 from atoll.training.workbench import Bench, Workbench
-from atoll.wire.hashing import keccak
+from atoll.wire.hashing import blob_id, keccak
 from atoll.wire.messages import unseal
 from atoll.wire.reasons import Reason
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STORE_RANK_SECONDS = 5.0
+COMMITTEE_SIZE = 7
 REFUSED_SECONDS = 30.0
 
 
@@ -72,8 +74,7 @@ class Jobs:
         runner = self._runners.get(signed.body.job)
         if runner is None:
             raise Refused(Reason.NOT_FOUND, "this node takes no part in that job")
-        if signed.account not in runner.job.enlisted:
-            raise Refused(Reason.UNKNOWN_ACCOUNT, "the sender is not enlisted in this job")
+        runner.job.admit(signed)
         runner.submit(Received(signed))
 
     # -- from the chain --------------------------------------------------------------------------------------------
@@ -82,6 +83,8 @@ class Jobs:
         for job, known in list(self._node.view.jobs.items()):
             if job in self._enlisted:
                 self._enlisted[job].update(known.enlisted)
+            if job in self.materials:
+                self._open_account(known)  # its budget may have grown
             if job in self._runners or job in self._busy or time.time() < self._waiting.get(job, 0):
                 continue
             if known.certified == known.rounds and self._node.journal.get_snapshot(f"job/{job.hex()}") is None:
@@ -96,7 +99,12 @@ class Jobs:
             if job not in self.materials:
                 sources = [known.seed, *node.directory.accounts()]
                 limits = Limits(memory_bytes=node.settings.memory_mb << 20)
-                self.materials[job] = await bring(node.library, known.manifest, sources, lambda: limits)
+                material = await bring(node.library, known.manifest, sources, lambda: limits)
+                if material.manifest.rounds != known.rounds:
+                    detail = f"{material.manifest.rounds} rounds, but {known.rounds} were posted on the chain"
+                    raise Refused(Reason.BAD_MANIFEST, detail)
+                self._room(known, material)
+                self.materials[job] = material
                 self._open_account(known)
             if node.account not in known.enlisted:
                 if node.paused or not node.roles & (WORKER | VALIDATOR):
@@ -121,6 +129,21 @@ class Jobs:
         account = JobAccount(prices, known.rounds, policy.epoch_rounds, known.budget)
         self._node.settler.book.open_job(known.job, account)
 
+    def _room(self, known: JobView, material: Material) -> int:
+        """The largest roster that the budget can pay in the worst case; raises Refused if it cannot pay one node."""
+        policy = material.manifest.policy
+        prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price)
+        room = 0
+        while room < MAX_ROSTER:
+            nodes = room + 1
+            worst = budget_per_round(prices, nodes, nodes, REPLICAS * nodes, min(nodes, COMMITTEE_SIZE))
+            if worst * known.rounds > known.budget:
+                break
+            room = nodes
+        if not room:
+            raise Refused(Reason.OVER_BUDGET, "the budget cannot pay a single node for all rounds")
+        return room
+
     def _seed(self, job: bytes) -> bytes:
         """Start of this node's hash chain for a job: derived from its key, so that a restart finds it again."""
         return keccak(b"atoll/seed/1" + self._node.keys.account.private + self._node.domain.encode() + job)
@@ -140,6 +163,9 @@ class Jobs:
             segments=manifest.segments,
             unit_price=manifest.policy.unit_price,
             audit_floor=manifest.policy.audit_rate_floor,
+            room=self._room(known, material),
+            committee_size=COMMITTEE_SIZE,
+            timing=Timing(train=float(manifest.policy.train_seconds)),
         )
         seed = self._seed(job)
         member = Member(
@@ -233,9 +259,23 @@ class Jobs:
 
     # -- the result --------------------------------------------------------------------------------------------------
     def stored(self, job: bytes, blob: bytes) -> None:
-        """Somebody stored the model of a job."""
-        self.models.setdefault(job, blob)
-        self._node.journal.put_snapshot(f"model/{job.hex()}", blob)
+        """The model of a job is stored under this id."""
+        if job not in self.models:
+            self.models[job] = blob
+            self._node.journal.put_snapshot(f"model/{job.hex()}", blob)
+
+    async def check_stored(self, job: bytes, blob: bytes) -> None:
+        """Somebody says that a job's model is stored: true only if the blob is there and holds the certified model."""
+        runner = self._runners.get(job)
+        if runner is None or not runner.job.standing.done or job in self.models:
+            return
+        try:
+            model = await self._node.server.model(blob)
+        except AtollError as error:
+            log.info("the model of job %s is not where a peer says: %s", job.hex()[:8], error)
+            return
+        if blob_id(model.model) == runner.job.standing.model:
+            self.stored(job, blob)
 
     async def _store(self, job: bytes, finished: Finished) -> None:
         """Cut the trained model into pieces and hand them out; who can tell its accuracy goes first, then by rank."""

@@ -82,7 +82,7 @@ class Runner:
                     self._on_round(effect)
             if not finished or self.job.standing.done:
                 break
-        for entry in self._journal.read(self.id, self.job.standing.round):
+        for entry in list(self._journal.read(self.id, self.job.standing.round)):  # `_finish` prunes what is read
             for effect in self.job.handle(records.read(domain, entry.kind, entry.payload), now, act=False):
                 if isinstance(effect, Finished):  # its end was not yet written down
                     self._finish(effect)
@@ -162,15 +162,10 @@ class Runner:
         while self.job.round is current:
             try:
                 event = await self._result(effect, context.model, others)
-            except Refused as error:
-                if error.reason is Reason.DIVERGED:  # it would again
-                    log.warning("round %d: %s", context.place.round, error)
-                    return
-                log.warning("%s could not be done: %s", type(effect).__name__, error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
             except AtollError as error:  # a peer or the engine may be back in a moment
                 log.warning("%s could not be done: %s", type(effect).__name__, error)
+                if isinstance(error, Refused) and error.reason is Reason.DIVERGED:  # it would diverge again
+                    return
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if event is not None:

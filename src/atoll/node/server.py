@@ -63,7 +63,7 @@ class Server:
         return self._node.settler.sign(request)
 
     def _stored(self, request: Stored) -> bytes:
-        self._node.jobs.stored(request.job, request.blob)
+        self._node.spawn(self._node.jobs.check_stored(request.job, request.blob))
         return b""
 
     async def greet(self, account: bytes, record: bytes) -> None:

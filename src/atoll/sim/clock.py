@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from atoll.errors import InternalError
+
+Value = TypeVar("Value")
 
 
 class Clock:
@@ -20,10 +25,19 @@ class Clock:
         heapq.heappush(self._queue, (self.now + delay, self._count, action))
 
     def run(self, until: float, finished: Callable[[], bool]) -> None:
-        """Run until `finished()` or the time `until`."""
-        while self._queue and not finished():
+        """Run until `finished()` or the time `until`; what is due later stays in the queue."""
+        while self._queue and self._queue[0][0] <= until and not finished():
             time, _, action = heapq.heappop(self._queue)
-            if time > until:
-                return
             self.now = time
             action()
+
+
+def at_once(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run the nodes' asynchronous code where nothing waits; raises InternalError if it does."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: Value = stop.value
+        return value
+    work.close()
+    raise InternalError("simulated work waited for something")

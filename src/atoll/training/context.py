@@ -27,13 +27,16 @@ class Enlistment:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a round waits, in seconds. Phases close as soon as everybody has answered; these are the limits."""
+    """How long a round waits, in seconds. Phases close as soon as everybody has answered; these are the limits.
+
+    A crash between commit and reveal costs one round the whole of `reveal`: nobody who committed is given up sooner.
+    """
 
     train: float = 30.0  # for commits, audit commits and replays
     reveal: float = 10.0  # for links and openings
     grace: float = 2.0  # for the rest, once two thirds have answered
     leader: float = 4.0  # for a leader to propose once it could have
-    nudge: float = 1.5  # between two tries to deliver the same message
+    nudge: float = 0.5  # until a message is said again; the pauses grow to four times as long
 
 
 @dataclass(frozen=True)

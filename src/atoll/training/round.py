@@ -119,7 +119,7 @@ class Round:
         # What this node has asked for and said
         self._done: set[bytes] = set()
         self._sent: dict[bytes, tuple[Phase, Send]] = {}
-        self._asks = 0
+        self._asks, self._pause = 0, context.timing.nudge
         self._out: list[Effect] = []
         self._duties, self._proposals = Duties(self), Proposals(self)
 
@@ -137,7 +137,7 @@ class Round:
 
     def resume(self, now: float) -> list[Effect]:
         """After a restart: what may not have arrived. The next tick asks for the work that was not finished."""
-        self.entered = self.view_entered = self.nudged = now
+        self._begin(now)
         return [send for phase, send in self._sent.values() if phase is self.ballot.phase]
 
     def is_news(self, signed: Signed) -> bool:
@@ -347,7 +347,7 @@ class Round:
             self.once(key, Note(f"round {place.round}: a quorum for {message.phase.name} was refused: {error}"))
             return False
         leading = self.ballot.leader == self.member.account
-        self.entered = self.view_entered = self.nudged = now
+        self._begin(now)
         self.failed.clear()
         self._settle(payload, message)
         if leading:
@@ -357,6 +357,11 @@ class Round:
             if outside:
                 self._out.append(Send(outside, self._sign(message)))
         return True
+
+    def _begin(self, now: float) -> None:
+        """All limits count from here."""
+        self.entered = self.view_entered = self.nudged = now
+        self._pause = self.context.timing.nudge
 
     def _settle(self, payload: Payload, message: Quorum) -> None:
         """Take over what a quorum has signed."""
@@ -397,32 +402,42 @@ class Round:
         return drawn
 
     # -- time --------------------------------------------------------------------------------------------------------
-    def expected(self, phase: Phase) -> set[bytes]:
-        """Keys of what a phase waits for, as `arrived` names them."""
+    def groups(self, phase: Phase) -> list[set[bytes]]:
+        """What a phase waits for, as keys of `inbox.arrived`: one group, but one for each dispute in CERTIFY."""
         match phase:
             case Phase.LOCK:
-                return set(self.units)
+                return [set(self.units)]
             case Phase.BEACON:
-                return set(self.context.place.committee)
+                return [set(self.context.place.committee)]
             case Phase.AUDIT:
-                return {unit + auditor for unit, auditor in self.audits.items()}
+                return [{unit + auditor for unit, auditor in self.audits.items()}]
             case Phase.OPEN:
-                return set(self.locked) | {unit + self.audits[unit] for unit in self.audited}
+                return [set(self.locked) | {unit + self.audits[unit] for unit in self.audited}]
             case Phase.CERTIFY:
-                return {unit + account for unit, replicas in self.disputes().items() for account in replicas}
+                return [{unit + account for account in replicas} for unit, replicas in self.disputes().items()]
+
+    def expected(self, phase: Phase) -> set[bytes]:
+        """All keys that a phase waits for."""
+        return set().union(*self.groups(phase))
 
     def due(self, phase: Phase) -> float:
-        """When a leader should wait no longer: everybody has answered, or two thirds have and the grace is over."""
-        timing, expected = self.context.timing, self.expected(phase)
+        """When a leader should wait no longer: everybody has answered, or two thirds have and the grace is over.
+
+        For reveals there is no such haste: who committed and is not heard in time has worked for nothing.
+        """
+        return max([self.entered, *(self._due_of(phase, expected) for expected in self.groups(phase))])
+
+    def _due_of(self, phase: Phase, expected: set[bytes]) -> float:
+        timing = self.context.timing
         times = sorted(time for (of, key), time in self.inbox.arrived.items() if of is phase and key in expected)
         if len(times) >= len(expected):
             return max([self.entered, *times])
         limit = timing.reveal if phase in (Phase.BEACON, Phase.OPEN) else timing.train
         enough = ceil(2 * len(expected) / 3)
-        if len(times) < enough:
+        if len(times) < enough or phase is Phase.OPEN:
             return self.entered + limit
-        third = times[enough - 1]
-        return min(self.entered + limit, max(third, self.entered) + max(timing.grace, third - self.entered))
+        third = max(times[enough - 1], self.entered)
+        return min(self.entered + limit, third + max(timing.grace, third - self.entered))
 
     def _watch_leader(self, now: float) -> None:
         """Hand over to the next leader when the present one could have proposed and did not."""
@@ -443,9 +458,10 @@ class Round:
 
     def _nudge(self, now: float) -> None:
         """No progress: say again what belongs to this phase, try again what failed, and ask what was missed."""
-        if now < self.nudged + self.context.timing.nudge:
+        if now < self.nudged + self._pause:
             return
         self.nudged, phase = now, self.ballot.phase
+        self._pause = min(1.25 * self._pause, 4 * self.context.timing.nudge)
         self._done -= self.failed
         for of, send in self._sent.values():
             if of is phase or isinstance(send.message.body, Present):
