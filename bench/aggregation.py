@@ -117,30 +117,33 @@ def make_updates(count: int, length: int) -> list[bytes]:
     return [quantise(np.rint(direction + generator.normal(0, 1e5, length)).astype(np.int64)) for _ in range(count)]
 
 
-def measure(flower: Flower, folder: Path, count: int, length: int, turns: int) -> dict[str, Any]:
-    """Seconds and ratios for one number of updates and one length."""
+def measure(flower: Flower | None, folder: Path, count: int, length: int, turns: int) -> dict[str, Any]:
+    """Seconds and ratios for one number of updates and one length; without Flower only our seconds."""
     updates, faulty = make_updates(count, length), rule_for(count).faulty
     rows = np.array([dequantise(update, length) for update in updates])
-    np.save(folder / "rows.npy", (rows / 2.0**BITS).astype(np.float32))
-    flower.ask(load=str(folder / "rows.npy"))
+    if flower:
+        np.save(folder / "rows.npy", (rows / 2.0**BITS).astype(np.float32))
+        flower.ask(load=str(folder / "rows.npy"))
     ours: dict[str, Callable[[], np.ndarray]] = {
         "mean": lambda: by_columns(updates, length, mean),
         "trimmed mean": lambda: by_columns(updates, length, lambda columns: trimmed_mean(columns, faulty)),
         "rule": lambda: aggregate(updates, length),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in (*ours, "FedAvg", "Krum", "FedTrimmedAvg")}
+    theirs = ("FedAvg", "Krum", "FedTrimmedAvg") if flower else ()
+    seconds: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
     for turn in range(turns + 1):  # the first turn warms both up
         for name, run in ours.items():
             start = time.perf_counter()
             result = run()
             seconds[name].append(time.perf_counter() - start)
-            if name == "mean" and turn == 0:
+            if name == "mean" and turn == 0 and flower:
                 head = np.array(flower.ask(name="FedAvg", faulty=faulty)["head"])
                 assert np.abs(head - result[:1000] / 2.0**BITS).max() < 1e-6, "both must have the same arrays"
-        for name in ("FedAvg", "Krum", "FedTrimmedAvg"):
-            seconds[name].append(flower.ask(name=name, faulty=faulty)["seconds"])
+        for name in theirs:
+            seconds[name].append(flower.ask(name=name, faulty=faulty)["seconds"] if flower else 0.0)
     seconds = {name: values[1:] for name, values in seconds.items()}
     pairs = [("mean", "FedAvg"), ("trimmed mean", "FedTrimmedAvg"), ("rule", "FedAvg"), ("rule", "Krum")]
+    pairs = [pair for pair in pairs if pair[1] in seconds]
     return {
         "updates": count,
         "length": length,
@@ -150,6 +153,11 @@ def measure(flower: Flower, folder: Path, count: int, length: int, turns: int) -
             f"{a} / {b}": spread([x / y for x, y in zip(seconds[a], seconds[b], strict=True)]) for a, b in pairs
         },
     }
+
+
+def _size(text: str) -> tuple[int, int]:
+    count, _, length = text.partition(",")
+    return int(count), int(length)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -173,18 +181,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flower-venv", default=".venv-flower", help="environment for Flower; made if it is not there")
     parser.add_argument("--flower-python", help="a Python that already has Flower")
+    parser.add_argument("--no-flower", action="store_true", help="measure our rules alone")
+    parser.add_argument("--sizes", nargs="+", type=_size, default=SIZES, help="updates,values pairs such as 6,100000")
     parser.add_argument("--turns", type=int, default=7, help="repetitions of each (default 7)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
-    flower = Flower(flower_python(arguments))
+    flower = None if arguments.no_flower else Flower(flower_python(arguments))
     try:
         with tempfile.TemporaryDirectory() as folder:
             results = []
-            for count, length in SIZES:
+            for count, length in arguments.sizes:
                 results.append(measure(flower, Path(folder), count, length, arguments.turns))
                 show(results[-1])
     finally:
-        flower.close()
+        if flower:
+            flower.close()
     if arguments.json:
         machine = {"python": platform.python_version(), "numpy": np.__version__, "flower": FLOWER}
         machine |= {"threads": os.environ.get("OMP_NUM_THREADS", "default"), "processor": platform.machine()}

@@ -25,7 +25,7 @@ from typing import Any
 
 import proc
 from empty_job import make_job, write_data
-from network import Network, follow
+from network import Network, follow, wait
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "src")
@@ -102,7 +102,12 @@ async def measure_idle(python: Path, seconds: float) -> dict[str, Any]:
             opened = await network.open(job, home / "data")
             await network.start_job(opened)
             await follow(network.client(1), opened, 2, 60)
-            await asyncio.sleep(10)  # its model is stored and its pay claimed
+
+            async def paid() -> bool:
+                status = await network.client(1).call("status")
+                return bool(status["jobs"][0]["model"]) and int(status["claimed"]) == int(status["earned"]) > 0
+
+            await wait(paid, 60, "the node's pay")
             return {"fresh": fresh, "after_work": await _watch(network, seconds)}
         finally:
             await network.stop()

@@ -6,6 +6,7 @@ Run it as `python docs/picture.py`; it takes about a minute.
 from __future__ import annotations
 
 import io
+import re
 import sys
 import tempfile
 import threading
@@ -24,7 +25,8 @@ def draw(up: Up, target: Path) -> None:
     """Write what the live view shows now."""
     console = Console(record=True, width=WIDTH, height=HEIGHT, force_terminal=True, file=io.StringIO())
     console.print(picture(up.facts(), time.time(), None, WIDTH, HEIGHT))
-    target.write_text(console.export_svg(title="atoll up --nodes 6 --dishonest 1"))
+    svg = console.export_svg(title="atoll up --nodes 6 --dishonest 1")
+    target.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))  # nothing is loaded from elsewhere
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
         home = Path(folder) / "home"
         options = UpOptions(
             nodes=6, rounds=12, dishonest=1, attack="random", model="cnn", data="mnist", budget=None, home=home,
-            host="127.0.0.1", port=0, rpc="", registry="", key=None, window=None, exit=True, json=None, plain=True,
+            host="127.0.0.1", port=0, chain=None, exit=True, json=None, plain=True,
         )  # fmt: skip
         up = Up(options)
 

@@ -24,6 +24,7 @@ MAX_TENSORS = 1_024
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 28  # elements of one tensor, and of all tensors together
 MAX_AMOUNT = 1 << 128
+MAX_SEGMENTS = 200  # a reveal names every state, and has to fit into 8 KiB
 BLOCK = 256
 
 # Names that graphs use for themselves; a tensor of the model may not take one.
@@ -256,6 +257,7 @@ def _check(manifest: Manifest) -> None:
     _within("steps", manifest.steps, 1, 100_000)
     _within("segment", manifest.segment, 1, manifest.steps)
     _need(manifest.steps % manifest.segment == 0, "steps must be a multiple of segment")
+    _within("segments (steps / segment)", manifest.segments, 1, MAX_SEGMENTS)
     _within("rounds", manifest.rounds, 1, 1_000_000)
     _need(manifest.update == Update(), f"update must be {Update().bits} bits in blocks of {BLOCK}")
     _check_policy(manifest.policy)

@@ -31,13 +31,13 @@ class Library:
         self._shared: dict[bytes, DataSet] = {}
         self._stores: dict[bytes, SampleStore] = {}
 
-    async def fetch(self, blob: bytes, sources: Sequence[bytes]) -> bytes:
-        """A blob by its id; a damaged copy here is fetched again. Raises Unreachable or Refused."""
+    async def fetch(self, blob: bytes, sources: Sequence[bytes], limit: int = MAX_BLOB_BYTES) -> bytes:
+        """A blob of at most `limit` bytes by its id; a damaged copy is fetched again. Raises Unreachable or Refused."""
         try:
             return self.blobs.get(blob)
         except (Refused, Corrupt):
             others = [account for account in dict.fromkeys(sources) if account != self._account]
-            data = await fetch_blob(blob, others, self._ask, MAX_BLOB_BYTES)
+            data = await fetch_blob(blob, others, self._ask, limit)
             self.blobs.put(data)
             return data
 

@@ -130,14 +130,18 @@ class Jobs:
         self._node.settler.book.open_job(known.job, account)
 
     def _room(self, known: JobView, material: Material) -> int:
-        """The largest roster that the budget can pay in the worst case; raises Refused if it cannot pay one node."""
+        """The largest roster that the budget can pay in the worst case; raises Refused if it cannot pay one node.
+
+        What counts is the budget with which the job started: all nodes must find the same, whenever they look.
+        """
+        budget = known.funded or known.budget
         policy = material.manifest.policy
         prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price)
         room = 0
         while room < MAX_ROSTER:
             nodes = room + 1
             worst = budget_per_round(prices, nodes, nodes, REPLICAS * nodes, min(nodes, COMMITTEE_SIZE))
-            if worst * known.rounds > known.budget:
+            if worst * known.rounds > budget:
                 break
             room = nodes
         if not room:
@@ -196,7 +200,7 @@ class Jobs:
             return await node.library.gather(manifest, rows, list(holders))
 
         async def fetch(blob: bytes, sources: Sequence[bytes]) -> bytes:
-            return await node.library.fetch(blob, sources)
+            return await node.library.fetch(blob, sources, manifest.state_bytes)  # nothing in a round is larger
 
         shards = max(1, len(known.roster))
         return Workbench(Bench(manifest, material.step, node.engine, fetch, node.library.keep, gather, shards))

@@ -14,7 +14,7 @@ from atoll.wire.eip712 import Verifier
 
 @dataclass(frozen=True)
 class JobView:
-    """A job on the chain. `roster` are the accounts that had enlisted when it started."""
+    """A job on the chain. `roster` are the accounts that had enlisted when it started, `funded` its budget then."""
 
     job: bytes
     developer: bytes
@@ -25,6 +25,7 @@ class JobView:
     enlisted: Mapping[bytes, Enlistment] = field(default_factory=dict)
     committee: tuple[bytes, ...] = ()
     roster: tuple[bytes, ...] = ()
+    funded: int = 0
     certified: int = 0
     model: bytes = b""
     drawn: int = 0
@@ -95,7 +96,8 @@ class View:
                 self.jobs[job] = replace(known, enlisted={**known.enlisted, account: entry})
             case events.Started(job=job, committee=committee):
                 known = self.jobs[job]
-                self.jobs[job] = replace(known, committee=committee, roster=tuple(sorted(known.enlisted)))
+                roster = tuple(sorted(known.enlisted))
+                self.jobs[job] = replace(known, committee=committee, roster=roster, funded=known.budget)
             case events.Certified(job=job, round=number, model_root=model):
                 self.jobs[job] = replace(self.jobs[job], certified=number + 1, model=model)
             case events.Drawn(job=job, drawn=drawn):

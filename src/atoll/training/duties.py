@@ -59,7 +59,7 @@ class Duties:
 
     def _replay(self, now: float) -> None:
         state, place = self._round, self._round.context.place
-        for unit_id, replicas in state.disputes().items():
+        for unit_id, replicas in state.disputes.items():
             reveal = state.reveals[unit_id].body
             if self._me not in replicas or not isinstance(reveal, Reveal):
                 continue

@@ -43,7 +43,7 @@ class Inbox:
             case AuditReveal():
                 return account == auditor and (unit.id, account) not in self.audit_reveals
             case Replay():
-                replicas = state.disputes().get(unit.id, ()) if state.opened else (account,)
+                replicas = state.disputes.get(unit.id, ()) if state.opened else (account,)
                 return account in replicas and (unit.id, account) not in self.replays
         return False
 

@@ -335,7 +335,7 @@ class Proposals:
         links = tuple(sorted(state.links_of(Draw.ASSIGN).items()))
         if len(links) < quorum(len(state.context.place.committee)):
             return None
-        disputes = state.disputes()
+        disputes = state.disputes
         replays = {key: signed for key, signed in state.inbox.replays.items() if key[1] in disputes.get(key[0], ())}
         return self._certificate(replays, links, state.present, now)
 
@@ -354,7 +354,7 @@ class Proposals:
 
     def _accepts_certificate(self, payload: CertifyPayload, obliged: bool, now: float) -> bool:
         state = self._round
-        place, disputes = state.context.place, state.disputes()
+        place, disputes = state.context.place, state.disputes
         present = {s.account: s for s in read_evidence(state.open, payload.present, Present, place)}
         if any(account not in state.context.enlisted for account in present):
             return False  # this node's view of the chain may lag behind

@@ -115,6 +115,7 @@ class Round:
         self.audited: dict[bytes, AuditCommit] = {}
         self.opened: OpenPayload | None = None
         self.reveals: dict[bytes, Signed] = {}
+        self.disputes: dict[bytes, tuple[bytes, ...]] = {}  # unit -> replicas
         self.audits_opened: dict[bytes, Signed] = {}
         # What this node has asked for and said
         self._done: set[bytes] = set()
@@ -378,7 +379,7 @@ class Round:
             case AuditPayload():
                 self.audited = {body.unit: body for body in self._bodies(payload.commits, AuditCommit)}
             case OpenPayload():
-                self.opened = payload
+                self.opened, self.disputes = payload, self._draw_replicas(payload.findings)
                 shown = [self.open(raw) for raw in (*payload.reveals, *payload.audit_reveals)]
                 self.reveals = {s.body.unit: s for s in shown if isinstance(s.body, Reveal)}
                 self.audits_opened = {s.body.unit: s for s in shown if isinstance(s.body, AuditReveal)}
@@ -389,13 +390,11 @@ class Round:
     def _bodies(self, raws: Sequence[bytes], kind: type[Value]) -> list[Value]:
         return [s.body for s in read_evidence(self.open, raws, kind, self.context.place) if isinstance(s.body, kind)]
 
-    def disputes(self) -> dict[bytes, tuple[bytes, ...]]:
-        """Disputed units and the replicas drawn for them: live nodes but the worker and its auditor."""
-        if self.opened is None:
-            return {}
+    def _draw_replicas(self, findings: Sequence[tuple[bytes, int]]) -> dict[bytes, tuple[bytes, ...]]:
+        """Live nodes for each disputed unit, but not the worker and its auditor."""
         live = [self.units[unit].account for unit in self.locked]
         drawn = {}
-        for unit, finding in self.opened.findings:
+        for unit, finding in findings:
             if finding == DISPUTED:
                 parties = (self.units[unit].account, self.audits.get(unit))
                 drawn[unit] = draw_replicas(self.audit_beacon, unit, [a for a in live if a not in parties])
@@ -414,7 +413,7 @@ class Round:
             case Phase.OPEN:
                 return [set(self.locked) | {unit + self.audits[unit] for unit in self.audited}]
             case Phase.CERTIFY:
-                return [{unit + account for account in replicas} for unit, replicas in self.disputes().items()]
+                return [{unit + account for account in replicas} for unit, replicas in self.disputes.items()]
 
     def expected(self, phase: Phase) -> set[bytes]:
         """All keys that a phase waits for."""
@@ -429,7 +428,8 @@ class Round:
 
     def _due_of(self, phase: Phase, expected: set[bytes]) -> float:
         timing = self.context.timing
-        times = sorted(time for (of, key), time in self.inbox.arrived.items() if of is phase and key in expected)
+        arrived = (self.inbox.arrived.get((phase, key)) for key in expected)
+        times = sorted(time for time in arrived if time is not None)
         if len(times) >= len(expected):
             return max([self.entered, *times])
         limit = timing.reveal if phase in (Phase.BEACON, Phase.OPEN) else timing.train
