@@ -18,6 +18,7 @@ import msgspec
 from atoll.errors import Refused
 from atoll.graph.manifest import Manifest
 from atoll.wire.hashing import blob_id
+from atoll.wire.nesting import is_shallow
 from atoll.wire.reasons import Reason
 
 MAX_ARCHIVE_BYTES = 1 << 30
@@ -76,6 +77,7 @@ def unpack_model(data: bytes, limit: int = MAX_ARCHIVE_BYTES) -> ModelFile:
     """Read a model file of at most `limit` bytes; raises Refused (BAD_ARCHIVE or BAD_MANIFEST)."""
     manifest, predict, model, card = _read(data, MODEL_PARTS, limit)
     _need(len(card) <= MAX_CARD_BYTES, f"a card of {len(card)} bytes")
+    _need(is_shallow(card), "card.json is nested too deeply")
     try:
         fields = msgspec.json.decode(card, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -16,6 +16,7 @@ import msgspec
 
 from atoll.errors import Refused
 from atoll.wire.hashing import blob_id
+from atoll.wire.nesting import is_shallow
 from atoll.wire.reasons import Reason
 
 SCHEMA = 1
@@ -206,6 +207,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def from_bytes(cls, data: bytes) -> Manifest:
         """Read a manifest; raises Refused(BAD_MANIFEST) unless `data` is the canonical encoding of a valid one."""
         _need(len(data) <= MAX_MANIFEST_BYTES, f"{len(data)} bytes, at most {MAX_MANIFEST_BYTES}")
+        _need(is_shallow(data), "nested too deeply")
         try:
             plain = msgspec.json.decode(data)
             manifest = msgspec.convert(_with_integer_amounts(plain), cls, strict=True)

@@ -62,8 +62,8 @@ def check_coins(link: Link, account: bytes, gas: int, gifts: int, what: str) -> 
     has, needed = link.balance(account), gas * (2 * base + tip) + gifts
     if has < needed:
         raise NoFunds(
-            f"{format_account(account)} has {amount_text(has - has % 10**12)} coins on chain {link.chain_id()} and needs about "
-            f"{amount_text(_up(needed))} {what}: send it coins, then try again"
+            f"{format_account(account)} has {amount_text(has - has % 10**12)} coins on chain {link.chain_id()} and "
+            f"needs about {amount_text(_up(needed))} {what}: send it coins, then try again"
         )
 
 

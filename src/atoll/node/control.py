@@ -13,7 +13,6 @@ import hmac
 import json
 import logging
 import os
-import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.errors import AtollError, BadInput, InternalError, MachineError, NotRunning, PortInUse, Refused, Unreachable
+from atoll.wire.nesting import MAX_DEPTH, is_shallow
 from atoll.wire.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,7 @@ MAX_LINE_BYTES = 1 << 20  # of a request
 MAX_ANSWER_BYTES = 64 << 20
 MAX_CONNECTIONS = 64
 MAX_WAITING_LINES = 1_000  # of one watcher; a slower one misses the oldest
-MAX_DEPTH = 64  # of objects and lists within one another
 _HOST = "127.0.0.1"
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(rb"[\[\]{}]")
 _FIRST_LINE_SECONDS = 10.0  # a program that connects and says nothing does not keep its place
 
 Json = Any
@@ -307,16 +304,9 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _parsed(line: bytes) -> Json:
-    """The JSON value of a line; raises ValueError if it is none or is nested too deeply.
-
-    The parser calls itself for each level and relies on Python's recursion limit, which libraries of the chain
-    (py_ecc) raise so far that 100 kB of "[" would end the process.
-    """
-    depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} levels")
+    """The JSON value of a line; raises ValueError if it is none or is nested too deeply."""
+    if not is_shallow(line):
+        raise ValueError(f"more than {MAX_DEPTH} levels")
     return json.loads(line)
 
 
