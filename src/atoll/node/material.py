@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ class Library:
         self.blobs = blobs
         self._folder, self._ask, self._account = samples_folder, ask, account
         self._shared: dict[bytes, DataSet] = {}
-        self._stores: dict[bytes, SampleStore] = {}
+        self._stores: dict[tuple[bytes, int, int], SampleStore] = {}
 
     async def fetch(self, blob: bytes, sources: Sequence[bytes], limit: int = MAX_BLOB_BYTES) -> bytes:
         """A blob of at most `limit` bytes by its id; a damaged copy is fetched again. Raises Unreachable or Refused."""
@@ -64,11 +65,18 @@ class Library:
     async def gather(
         self, manifest: Manifest, rows: NDArray[np.int64], sources: Sequence[bytes]
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Samples of a job's data, fetched and proven where they are missing; x and y begin with the rows' shape."""
+        """Samples of a job's data, fetched and proven where they are missing; x and y begin with the rows' shape.
+
+        Raises Refused(BAD_MANIFEST) when the job says something else about a data set than is known of it here.
+        """
         root = bytes.fromhex(manifest.data.root[2:])
         flat = rows.reshape(-1)
         shared = self._shared.get(root)
         if shared is not None:
+            size = math.prod(manifest.input.shape)
+            if (manifest.data.count, size) != (len(shared), math.prod(shared.shape)):
+                detail = f"{manifest.data.count} samples of {size} bytes, but data set 0x{root.hex()[:8]} is another"
+                raise Refused(Reason.BAD_MANIFEST, detail)
             x, y = shared.images[flat], shared.labels[flat].astype(np.int64)
         else:
             store = self._store(root, manifest.data.count, manifest.input.shape)
@@ -82,9 +90,11 @@ class Library:
         return x.reshape(*rows.shape, *manifest.input.shape), y.reshape(rows.shape)
 
     def _store(self, root: bytes, count: int, shape: Sequence[int]) -> SampleStore:
-        if root not in self._stores:
-            self._stores[root] = SampleStore(self._folder, root, count, shape)
-        return self._stores[root]
+        # What a manifest says of a root may be wrong: each claim has a file of its own, so none can spoil another's.
+        key = (root, count, math.prod(shape))
+        if key not in self._stores:
+            self._stores[key] = SampleStore(self._folder / str(count), root, count, shape)
+        return self._stores[key]
 
     def close(self) -> None:
         """Write back what is in memory."""

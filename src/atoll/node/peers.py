@@ -48,6 +48,8 @@ class Directory:
             self._peers[account] = replace(known, roles=roles)
         else:
             self._peers[account] = Peer(account, endpoint_id, addresses, roles)
+        if known is not None and self._by_endpoint.get(known.endpoint_id) == account:
+            del self._by_endpoint[known.endpoint_id]  # a key that was replaced speaks for nobody
         self._by_endpoint[endpoint_id] = account
         return True
 

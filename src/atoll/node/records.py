@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from atoll.errors import Corrupt
+from atoll.errors import Corrupt, Refused
 from atoll.training.events import Aggregated, Event, Examined, Judged, Received, Replayed, Trained
 from atoll.wire.hashing import Domain
 from atoll.wire.messages import unseal
@@ -29,7 +29,7 @@ def read(domain: Domain, kind: str, payload: bytes) -> Event:
             return Received(unseal(domain, payload))
         event: Event = msgspec.msgpack.decode(payload, type=_KINDS[kind])
         return event
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, Refused) as error:
         raise Corrupt(
             f"The journal holds an entry ({kind}) that cannot be read: {error}. Start once with `--fresh-journal`: the "
             "node takes the certificates from its peers again; keys and balances are not in the journal."

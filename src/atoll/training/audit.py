@@ -15,20 +15,18 @@ def draw_audits(
 ) -> dict[bytes, bytes]:
     """Which units are audited and by whom: unit id -> auditor.
 
-    `units` maps unit id -> the account that did it, `rates` account -> parts per 10,000. Auditors are taken in turn
-    from a shuffled list, so that the work is spread evenly; nobody audits itself. With a single node nothing can be
-    audited.
+    `units` maps unit id -> the account that did it (one of `auditors`), `rates` account -> parts per 10,000. The
+    accounts are shuffled into a circle, and each unit goes to the one that follows its worker: everybody else is as
+    likely, nobody audits twice or itself, and from three on no two audit each other. A single node cannot be audited.
     """
-    chosen = [unit for unit in sorted(units) if Generator(beacon, b"audit" + unit).uniform(10_000) < rates[units[unit]]]
-    order = list(sorted(auditors))
-    Generator(beacon, b"auditors").shuffle(order)
+    circle = sorted(auditors)
+    Generator(beacon, b"auditors").shuffle(circle)
+    place = {account: position for position, account in enumerate(circle)}
     drawn: dict[bytes, bytes] = {}
-    for unit in chosen:
-        for position, auditor in enumerate(order):
-            if auditor != units[unit]:
-                drawn[unit] = auditor
-                order.append(order.pop(position))
-                break
+    for unit, worker in sorted(units.items()):
+        chosen = Generator(beacon, b"audit" + unit).uniform(10_000) < rates[worker]
+        if chosen and len(circle) > 1:
+            drawn[unit] = circle[(place[worker] + 1) % len(circle)]
     return drawn
 
 

@@ -111,7 +111,7 @@ class Proposals:
     def _read(self, raws: Sequence[bytes], kind: type, owners: Mapping[bytes, bytes]) -> dict[bytes, Signed]:
         """Evidence about units, each from the account that owns it, in the order of the units; raises Refused."""
         found: dict[bytes, Signed] = {}
-        for signed in read_evidence(self._round.open, raws, kind, self._round.context.place):
+        for signed in read_evidence(self._round.read, raws, kind, self._round.context.place):
             unit = getattr(signed.body, "unit", b"")
             if owners.get(unit) != signed.account:
                 raise Refused(Reason.UNKNOWN_ACCOUNT, f"a {kind.__name__} is not from the account that it is up to")
@@ -124,7 +124,7 @@ class Proposals:
 
     def _learn(self, raws: Sequence[bytes], now: float) -> list[Signed]:
         """Keep what a proposal shows and this node had not received yet: it counts as arrived now."""
-        shown = [self._round.open(raw) for raw in raws]
+        shown = [self._round.read(raw) for raw in raws]
         for signed in shown:
             self._round.inbox.take(signed, now)
         return shown
@@ -355,11 +355,11 @@ class Proposals:
     def _accepts_certificate(self, payload: CertifyPayload, obliged: bool, now: float) -> bool:
         state = self._round
         place, disputes = state.context.place, state.disputes
-        present = {s.account: s for s in read_evidence(state.open, payload.present, Present, place)}
+        present = {s.account: s for s in read_evidence(state.read, payload.present, Present, place)}
         if any(account not in state.context.enlisted for account in present):
             return False  # this node's view of the chain may lag behind
         replays = {}
-        for signed in read_evidence(state.open, payload.replays, Replay, place):
+        for signed in read_evidence(state.read, payload.replays, Replay, place):
             unit = getattr(signed.body, "unit", b"")
             if signed.account not in disputes.get(unit, ()):
                 raise Refused(Reason.UNKNOWN_ACCOUNT, "a replay comes from a node that was not drawn for it")

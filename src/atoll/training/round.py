@@ -89,7 +89,7 @@ class Round:
         units = assign_units(place.domain, place.job, place.round, context.beacon, context.workers, context.shards)
         self.units: dict[bytes, UnitSpec] = {unit.id: unit for unit in units}
         self.mine = next((unit for unit in units if unit.account == member.account), None)
-        self.ballot = Ballot(place, member.account, self.open)
+        self.ballot = Ballot(place, member.account, self.read)
         self.entered = self.view_entered = self.nudged = now
         self.finished: Finished | None = None
         # What arrived
@@ -163,7 +163,7 @@ class Round:
         """What closed the phases from `phase` on, as far as they are closed."""
         return [known for of, known in sorted(self.ballot.quorums.items()) if of >= phase]
 
-    def open(self, raw: bytes) -> Signed:
+    def read(self, raw: bytes) -> Signed:
         """Open an envelope that is embedded as evidence; raises Refused."""
         known = self._opened.get(raw)
         if known is None:
@@ -380,7 +380,7 @@ class Round:
                 self.audited = {body.unit: body for body in self._bodies(payload.commits, AuditCommit)}
             case OpenPayload():
                 self.opened, self.disputes = payload, self._draw_replicas(payload.findings)
-                shown = [self.open(raw) for raw in (*payload.reveals, *payload.audit_reveals)]
+                shown = [self.read(raw) for raw in (*payload.reveals, *payload.audit_reveals)]
                 self.reveals = {s.body.unit: s for s in shown if isinstance(s.body, Reveal)}
                 self.audits_opened = {s.body.unit: s for s in shown if isinstance(s.body, AuditReveal)}
             case CertifyPayload():
@@ -388,7 +388,7 @@ class Round:
                 self._out.append(self.finished)
 
     def _bodies(self, raws: Sequence[bytes], kind: type[Value]) -> list[Value]:
-        return [s.body for s in read_evidence(self.open, raws, kind, self.context.place) if isinstance(s.body, kind)]
+        return [s.body for s in read_evidence(self.read, raws, kind, self.context.place) if isinstance(s.body, kind)]
 
     def _draw_replicas(self, findings: Sequence[tuple[bytes, int]]) -> dict[bytes, tuple[bytes, ...]]:
         """Live nodes for each disputed unit, but not the worker and its auditor."""
