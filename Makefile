@@ -4,13 +4,17 @@ ARGS ?=
 RUN := .venv/bin
 DEV := .venv-dev/bin
 
-.PHONY: up test check fix sim contracts clean
+
+.PHONY: up test test-torch check fix sim contracts clean
 
 up: .venv/ready
 	$(RUN)/atoll up --home .atoll $(ARGS)
 
 test: .venv-dev/ready
 	$(DEV)/python -m pytest $(ARGS)
+
+test-torch: .venv-dev/torch  # tracing models with PyTorch, which only their developers need
+	$(DEV)/python -m pytest tests/graph $(ARGS)
 
 check: .venv-dev/ready
 	$(DEV)/ruff check src tests bench
@@ -32,11 +36,19 @@ clean:
 	rm -rf .venv .venv-dev .atoll
 
 .venv/ready: pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
+	@echo "Setting up (about half a minute, once)."
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[devnet]'
 	touch $@
 
 .venv-dev/ready: pyproject.toml
-	$(PYTHON) -m venv .venv-dev
+	@$(PYTHON) -m venv .venv-dev
+	@echo "Setting up for the tests (about a minute, once)."
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@# An oracle for the aggregation rules; its own requirements (torch, torchvision) are not needed for that.
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11
+	touch $@
+
+.venv-dev/torch: .venv-dev/ready
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch]'
 	touch $@

@@ -78,7 +78,15 @@ def _envelope(number: object, body: object, signature: object = bytes(64) + b"\x
 
 def test_what_is_no_envelope_is_malformed() -> None:
     good = sealed(Present(JOB, 0)).raw
-    for raw in (b"", b"\xc1", good[:-1], good + b"\0", msgspec.msgpack.encode([1, b""]), _envelope("1", b""), b"\x93" * 9):
+    for raw in (
+        b"",
+        b"\xc1",
+        good[:-1],
+        good + b"\0",
+        msgspec.msgpack.encode([1, b""]),
+        _envelope("1", b""),
+        b"\x93" * 9,
+    ):
         assert refused(raw) is Reason.MALFORMED, raw
 
 

@@ -83,7 +83,7 @@ async def _paid(up: Up, developer: Developer) -> dict[str, int]:
 
 
 async def _explain(up: Up) -> str:
-    """"match" if a node's offline recomputation agrees with the chain, else the first difference."""
+    """ "match" if a node's offline recomputation agrees with the chain, else the first difference."""
     end = time.monotonic() + EXPLAIN_SECONDS
     while True:
         try:
@@ -111,9 +111,7 @@ def _chain(up: Up, developer: Developer, found: list[events.Event]) -> dict[str,
         "kind": up.network["kind"],
         "rpc": up.network["rpc"],
         "chain_id": at.chain_id,
-        "contracts": {
-            name: "0x" + getattr(at, name).hex() for name in ("registry", "token", "jobs", "settlement")
-        },
+        "contracts": {name: "0x" + getattr(at, name).hex() for name in ("registry", "token", "jobs", "settlement")},
         "gas": {name: {"calls": calls, "mean": total // calls} for name, (calls, total) in sorted(gas.items())},
         "claimed": str(sum(event.amount for event in found if isinstance(event, events.Claimed))),
     }

@@ -172,9 +172,7 @@ class Jobs:
             timing=Timing(train=float(manifest.policy.train_seconds)),
         )
         seed = self._seed(job)
-        member = Member(
-            node.account, node.keys.account.sign_digest, seed, keccak(b"atoll/salt/1" + seed), known.rounds
-        )
+        member = Member(node.account, node.keys.account.sign_digest, seed, keccak(b"atoll/salt/1" + seed), known.rounds)
         self._enlisted[job] = dict(known.enlisted)
         self.finished[job], self.accuracy[job] = [], {}
         core = Job(terms, self._enlisted[job], member, time.time())

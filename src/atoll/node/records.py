@@ -9,9 +9,7 @@ from atoll.training.events import Aggregated, Event, Examined, Judged, Received,
 from atoll.wire.hashing import Domain
 from atoll.wire.messages import unseal
 
-_KINDS: dict[str, type] = {
-    kind.__name__: kind for kind in (Trained, Examined, Replayed, Judged, Aggregated)
-}
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (Trained, Examined, Replayed, Judged, Aggregated)}
 
 
 def write(event: Event) -> tuple[str, bytes] | None:

@@ -107,9 +107,7 @@ class Server:
             return self._node.blobs.get(blob)
         return await fetch_blob(blob, self._node.directory.accounts(), self._node.network.ask)
 
-    async def ask_server(
-        self, account: bytes, model: bytes, x: NDArray[np.generic]
-    ) -> NDArray[np.float32]:
+    async def ask_server(self, account: bytes, model: bytes, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Scores of inputs x [n, ...] by a serving node; raises Refused or Unreachable."""
         request = rpc.encode_body(Predict(model, len(x), x.tobytes()))
         response = rpc.decode_response(await self._node.network.ask(account, INFERENCE_ALPN, request))

@@ -85,9 +85,7 @@ class View:
     def _apply_to_job(self, event: events.Event) -> None:
         match event:
             case events.Opened(job=job):
-                self.jobs[job] = JobView(
-                    job, event.developer, event.manifest, event.budget, event.rounds, event.seed
-                )
+                self.jobs[job] = JobView(job, event.developer, event.manifest, event.budget, event.rounds, event.seed)
             case events.ToppedUp(job=job, budget=budget):
                 self.jobs[job] = replace(self.jobs[job], budget=budget)
             case events.Enlisted(job=job, account=account):
