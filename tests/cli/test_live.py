@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from atoll.cli import figures
-from atoll.cli.facts import Facts, NodeFacts
 from atoll.cli.live import LiveView, News, PlainView, picture
+from atoll.gateway import figures
+from atoll.gateway.facts import Facts, NodeFacts
 
 LIAR = "0x" + "6" * 40
 

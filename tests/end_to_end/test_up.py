@@ -84,8 +84,10 @@ async def kill_plan(network: Any, plan: list[tuple[int, str]]) -> None:
         found, job = await furthest_from(least)
         if who == "leader":
             places = [index for index, status in enumerate(found, 1) if status and status["account"] == job["leader"]]
-            who = f"node-{places[0]}"
-        os.kill(network.processes()[who], signal.SIGKILL)
+            name = f"node-{places[0]}"
+        else:
+            name = who
+        os.kill(network.processes()[name], signal.SIGKILL)
 
 
 def test_killed_processes_do_not_stop_the_job(up: Any) -> None:

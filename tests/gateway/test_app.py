@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from atoll.cli.facts import Facts, NodeFacts
 from atoll.errors import BadSetting, PortInUse
 from atoll.gateway.app import StatusPage, is_allowed, make_app
+from atoll.gateway.facts import Facts, NodeFacts
 
 EVIL = "<script>alert(1)</script>"
 ACCOUNT = "0x" + "6" * 40

@@ -83,7 +83,11 @@ def test_inputs_of_a_wrong_length(length: int) -> None:
     [
         ("uint8", bytes(range(250, 256)), [250, 251, 252, 253, 254, 255]),
         ("float32", b"\x00\x00\x80\x3f" * 5 + b"\x00\x00\x00\xc0", [1, 1, 1, 1, 1, -2]),
-        ("int64", b"".join((-number).to_bytes(8, "little", signed=True) for number in range(6)), [0, -1, -2, -3, -4, -5]),
+        (
+            "int64",
+            b"".join((-number).to_bytes(8, "little", signed=True) for number in range(6)),
+            [0, -1, -2, -3, -4, -5],
+        ),
     ],
 )
 def test_inputs_have_the_shape_and_type_of_the_manifest(dtype: Any, data: bytes, expected: list[float]) -> None:

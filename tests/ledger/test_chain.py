@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
-from tests.ledger.local_network import COIN, NO_BINDING, LocalNetwork, account_of, key_of
 
 from atoll.errors import BadInput, ChainDown, RpcRefused, TransactionFailed, UserError, WrongChain
 from atoll.ledger import abi
@@ -19,6 +18,7 @@ from atoll.ledger.link import Link
 from atoll.ledger.records import quorum
 from atoll.ledger.wallet import RAISE_FEE_SECONDS, SEND_SECONDS, Call
 from atoll.wire.hashing import keccak
+from tests.ledger.local_network import COIN, NO_BINDING, LocalNetwork, account_of, key_of
 
 
 @pytest.fixture

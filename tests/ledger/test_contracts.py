@@ -13,6 +13,16 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 from eth_account import Account
+
+import atoll.contracts
+from atoll.errors import TransactionFailed
+from atoll.ledger import abi
+from atoll.ledger.chain import Chain
+from atoll.ledger.devnet.network import Terms
+from atoll.ledger.epoch import Claim, JobTotal, Post
+from atoll.wire.eip712 import committee_hash
+from atoll.wire.hashing import ZERO_HASH, keccak
+from atoll.wire.merkle import MerkleTree
 from tests.ledger.local_network import (
     CERTIFICATE_TYPE,
     COIN,
@@ -27,16 +37,6 @@ from tests.ledger.local_network import (
     signed,
     typed,
 )
-
-import atoll.contracts
-from atoll.errors import TransactionFailed
-from atoll.ledger import abi
-from atoll.ledger.chain import Chain
-from atoll.ledger.devnet.network import Terms
-from atoll.ledger.epoch import Claim, JobTotal, Post
-from atoll.wire.eip712 import committee_hash
-from atoll.wire.hashing import ZERO_HASH, keccak
-from atoll.wire.merkle import MerkleTree
 
 CONTRACTS = Path(atoll.contracts.__file__).parent
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import pytest
 from eth_account import Account
 from eth_utils.address import to_checksum_address
-from tests.ledger.local_network import START, Clock, LocalNetwork, account_of, key_of
 from web3 import HTTPProvider, Web3
 
 from atoll.errors import Corrupt, PortInUse, UserError, WrongChain
@@ -33,6 +32,7 @@ from atoll.ledger.devnet.store import backup_path
 from atoll.ledger.events import Transfer
 from atoll.wire.hashing import keccak
 from atoll.wire.identity import AccountKey
+from tests.ledger.local_network import START, Clock, LocalNetwork, account_of, key_of
 
 KEY = AccountKey(keccak(b"somebody"))
 

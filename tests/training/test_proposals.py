@@ -7,6 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from atoll.training.audit import draw_committee
+from atoll.training.beacon import Draw
 from atoll.training.committee import (
     AuditPayload,
     BeaconPayload,
@@ -16,6 +18,7 @@ from atoll.training.committee import (
     Payload,
     decode,
     encode,
+    statement_digest,
 )
 from atoll.training.events import Effect, Event, Examine, Examined, Received
 from atoll.wire.hashing import keccak
@@ -27,13 +30,14 @@ from atoll.wire.messages import (
     Prepare,
     Present,
     Proposal,
+    Quorum,
     Replay,
     Reveal,
     Signed,
 )
 from atoll.wire.reasons import Reason
 
-from .lab import ACCOUNTS, JOB, Lab, context, honest, sealed, states_of, unit_of
+from .lab import ACCOUNTS, JOB, KEYS, Lab, context, honest, member, sealed, states_of, unit_of
 
 
 def stopped(phase: Phase, **changes: object) -> tuple[Lab, Payload]:
@@ -170,10 +174,6 @@ def test_beacons() -> None:
 def test_the_next_rounds_links_are_no_audit_links() -> None:
     lab, payload = stopped(Phase.BEACON)
     assert isinstance(payload, BeaconPayload)
-    from atoll.training.beacon import Draw
-
-    from .lab import member
-
     other = tuple((ACCOUNTS[i], member(i).link(1, Draw.ASSIGN)) for i in range(6))
     assert judge(lab, Phase.BEACON, BeaconPayload(other)) == "BAD_PROOF"
 
@@ -325,8 +325,6 @@ def test_present_are_only_those_who_are_admitted() -> None:
     roster = tuple(sorted((*payload.roster, ACCOUNTS[6])))
 
     def certificate(present: tuple[bytes, ...], roster: tuple[bytes, ...]) -> Payload:
-        from atoll.training.audit import draw_committee
-
         committee = draw_committee(lab.rounds[3].audit_beacon, roster, 7)
         return changed(payload, present=present, roster=roster, committee=committee)
 
@@ -360,8 +358,12 @@ def test_a_leader_cannot_leave_out_replays() -> None:
     payload = shown[0]
     assert isinstance(payload, CertifyPayload)
     assert len(payload.replays) == 3
-    verdicts = lab.rounds[3]._proposals._certificate({}, payload.links, {}, lab.now)
+    state = lab.rounds[3]
+    state._proposals._certificate({}, payload.links, {}, lab.now)
+    lab.carry_out(3, state._out[-1:])  # the model without that unit
+    verdicts = state._proposals._certificate({}, payload.links, {}, lab.now)
     assert verdicts is not None
+    assert {row.reason for row in verdicts.verdicts if row.unit == unit_of(lab, 2)} == {Reason.UNSETTLED}
     assert judge(lab, Phase.CERTIFY, verdicts) == "waits"
     lab.now += 100
     assert judge(lab, Phase.CERTIFY, verdicts) == "waits"
@@ -370,11 +372,6 @@ def test_a_leader_cannot_leave_out_replays() -> None:
 # -- quorums of liars ----------------------------------------------------------------------------------------------
 def test_a_quorum_does_not_make_nonsense_true() -> None:
     """Even five of six cannot bring a node into a state that it cannot work with: it waits for the certificate."""
-    from atoll.training.committee import statement_digest
-    from atoll.wire.messages import Quorum
-
-    from .lab import KEYS
-
     cases: list[tuple[Phase, Payload]] = [
         (Phase.LOCK, LockPayload((sealed(5, Commit(JOB, 1, bytes(32), bytes(32))).raw,))),
         (Phase.BEACON, BeaconPayload(())),

@@ -6,7 +6,6 @@ import pytest
 
 from atoll.wire.nesting import is_shallow
 
-
 SHALLOW = [b"[" * 64 + b"]" * 64, b'{"a":[1,2,{"b":"[[[["}]}', b'"\\"[[["', b'["' + b"[" * 500 + b'"]']
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll import config
-from atoll.cli import figures
+from atoll.gateway import figures
 from atoll.ledger.receipts import TOKEN, Kind, amount_text
 from atoll.ledger.statement import STATEMENT_HEADER, Explanation, explanation_text
 from atoll.wire.identity import format_account, parse_account

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from atoll.cli import figures
-from atoll.cli.facts import Facts
+from atoll.gateway import figures
+from atoll.gateway.facts import Facts
 
 REFRESH_PER_SECOND = 4
 MAX_VERDICTS = 4

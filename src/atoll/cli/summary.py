@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atoll.cli import figures, homes
-from atoll.cli.facts import PHASES
+from atoll.cli import homes
+from atoll.gateway import figures
+from atoll.gateway.facts import PHASES
 from atoll.ledger.receipts import TOKEN, amount_text
 
 Json = Any

@@ -19,7 +19,6 @@ from PIL import Image
 
 from atoll.cli import external
 from atoll.cli.developer import Developer
-from atoll.cli.facts import Facts, NodeFacts
 from atoll.cli.live import LiveView, PlainView
 from atoll.cli.plan import JobPlan, plan_job, train_alone
 from atoll.cli.processes import Supervisor, Worker
@@ -27,6 +26,7 @@ from atoll.cli.report import summarise
 from atoll.cli.summary import print_summary
 from atoll.errors import AtollError, BadSetting, MachineError, UserError, WrongChain
 from atoll.gateway.app import StatusPage
+from atoll.gateway.facts import Facts, NodeFacts
 from atoll.ledger.funding import endow
 from atoll.ledger.records import GasUse
 from atoll.logs import say_error

@@ -21,8 +21,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atoll.cli.facts import Facts
 from atoll.errors import BadSetting, PortInUse
+from atoll.gateway.facts import Facts
 from atoll.gateway.views import context, twin
 
 FactsSource = Callable[[], Facts]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.cli import figures
-from atoll.cli.facts import Facts
+from atoll.gateway import figures
+from atoll.gateway.facts import Facts
 
 Json = Any
 

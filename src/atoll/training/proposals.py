@@ -134,9 +134,9 @@ class Proposals:
         state = self._round
         missing = state.expected(phase) - named
         late = now - state.context.timing.grace
-        if any(time < late for (of, key), time in state.inbox.arrived.items() if of is phase and key in missing):
+        if any(state.inbox.arrived.get((phase, key), now) < late for key in missing):
             return False
-        return not missing or now >= state.due(phase)
+        return not missing or now >= state.due(phase, named)
 
     def _nobody_commits(self, now: float) -> bool:
         return now >= self._round.entered + EMPTY_AFTER * self._round.context.timing.train

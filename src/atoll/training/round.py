@@ -8,7 +8,7 @@ docs/protocol/round.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from math import ceil
 from typing import TypeVar
@@ -419,16 +419,17 @@ class Round:
         """All keys that a phase waits for."""
         return set().union(*self.groups(phase))
 
-    def due(self, phase: Phase) -> float:
+    def due(self, phase: Phase, among: Collection[bytes] | None = None) -> float:
         """When a leader should wait no longer: everybody has answered, or two thirds have and the grace is over.
 
-        For reveals there is no such haste: who committed and is not heard in time has worked for nothing.
+        For reveals there is no such haste: who committed and is not heard in time has worked for nothing. `among`: as
+        if nothing but these keys had arrived.
         """
-        return max([self.entered, *(self._due_of(phase, expected) for expected in self.groups(phase))])
+        return max([self.entered, *(self._due_of(phase, group, among) for group in self.groups(phase))])
 
-    def _due_of(self, phase: Phase, expected: set[bytes]) -> float:
+    def _due_of(self, phase: Phase, expected: set[bytes], among: Collection[bytes] | None) -> float:
         timing = self.context.timing
-        arrived = (self.inbox.arrived.get((phase, key)) for key in expected)
+        arrived = (self.inbox.arrived.get((phase, key)) for key in expected if among is None or key in among)
         times = sorted(time for time in arrived if time is not None)
         if len(times) >= len(expected):
             return max([self.entered, *times])

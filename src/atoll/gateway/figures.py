@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.cli.facts import Facts, NodeFacts
+from atoll.gateway.facts import Facts, NodeFacts
 from atoll.ledger.receipts import amount_text
 from atoll.wire.reasons import Reason
 
