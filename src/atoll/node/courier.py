@@ -64,7 +64,7 @@ class Courier:
             try:
                 answer = rpc.decode_response(await self._ask(account, messages.ALPN, rpc.encode_body(batch)))
                 for reason, detail in rpc.decode_body(list[tuple[int, str]], answer):
-                    log.info("%s refused a message: %s %s", account.hex()[:8], reason, detail)
+                    log.info("%s refused a message: %s %.200r", account.hex()[:8], reason, detail)
             except AtollError as error:
                 log.debug("%d messages for %s were lost: %s", len(batch), account.hex()[:8], error)
                 await asyncio.sleep(RETRY_SECONDS)  # a dead peer must not keep this node busy

@@ -20,7 +20,7 @@ from atoll.transfer.client import fetch_blob, fetch_samples
 from atoll.wire.reasons import Reason
 from atoll.wire.rpc import Ask
 
-MAX_BLOB_BYTES = 1 << 30
+MAX_BLOB_BYTES = 1 << 28
 
 
 class Library:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -95,13 +96,14 @@ class Runner:
     async def run(self) -> None:
         """Until the job is done, and on to answer those who are behind."""
         self._carry_out(self.job.resume(time.time()))
+        next_tick = time.monotonic() + TICK_SECONDS
         while True:
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    event = await self._events.get()
-            except TimeoutError:
-                event = Tick()
-            self._handle(event)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_tick - time.monotonic())):
+                    self._handle(await self._events.get())
+            if time.monotonic() >= next_tick:  # also when messages never cease
+                self._handle(Tick())
+                next_tick = time.monotonic() + TICK_SECONDS
             if self._events.empty():
                 await asyncio.sleep(0)
 

@@ -40,7 +40,7 @@ class SignPost(Request, frozen=True, tag=2):
     """Ask a validator to sign epoch `number`, which includes each job's rounds up to (not including) the given one."""
 
     number: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-    spans: Annotated[tuple[tuple[Hash, int], ...], msgspec.Meta(max_length=1000)]
+    spans: Annotated[tuple[tuple[Hash, int], ...], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class OnChain(Protocol):
