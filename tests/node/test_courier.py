@@ -205,7 +205,7 @@ def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level("INFO", logger="atoll.node.courier"):
         play(scene, rpc.encode_ok(msgspec.msgpack.encode([(9, "round 3")])))
-    assert [line.getMessage() for line in caplog.records] == ["01010101 refused a message: 9 round 3"]
+    assert [line.getMessage() for line in caplog.records] == ["01010101 refused a message: 9 'round 3'"]
 
 
 # The receiving side

@@ -175,7 +175,7 @@ class Jobs:
         member = Member(node.account, node.keys.account.sign_digest, seed, keccak(b"atoll/salt/1" + seed), known.rounds)
         self._enlisted[job] = dict(known.enlisted)
         self.finished[job], self.accuracy[job] = [], {}
-        core = Job(terms, self._enlisted[job], member, time.time())
+        core = Job(terms, self._enlisted[job], member, time.monotonic())
         runner = Runner(
             core,
             self._workbench(known, material),

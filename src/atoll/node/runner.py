@@ -1,4 +1,7 @@
-"""Runs one job: feeds its core with events, writes them down, and carries the effects out."""
+"""Runs one job: feeds its core with events, writes them down, and carries the effects out.
+
+The core's time is the monotonic clock: setting a device's clock neither hurries nor holds up a round.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ class Runner:
 
     def replay(self) -> None:
         """Fold the journal in, without beginning anything: the certificates, then the events of open rounds."""
-        domain, now = self.job.terms.domain, time.time()
+        domain, now = self.job.terms.domain, time.monotonic()
         while (raw := self._journal.get_snapshot(self._certificate_key(self.job.standing.round))) is not None:
             finished = self.job.handle(records.read(domain, "Received", raw), now, act=False)
             for effect in finished:
@@ -95,12 +98,15 @@ class Runner:
 
     async def run(self) -> None:
         """Until the job is done, and on to answer those who are behind."""
-        self._carry_out(self.job.resume(time.time()))
+        self._carry_out(self.job.resume(time.monotonic()))
         next_tick = time.monotonic() + TICK_SECONDS
         while True:
+            event = None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_tick - time.monotonic())):
-                    self._handle(await self._events.get())
+                    event = await self._events.get()
+            if event is not None:
+                self._handle(event)
             if time.monotonic() >= next_tick:  # also when messages never cease
                 self._handle(Tick())
                 next_tick = time.monotonic() + TICK_SECONDS
@@ -113,7 +119,7 @@ class Runner:
             self._write(number, event, durable=False)
         elif isinstance(event, Received) and not isinstance(event.signed.body, HistoryAsk):
             return  # heard before, or over
-        self._carry_out(self.job.handle(event, time.time()))
+        self._carry_out(self.job.handle(event, time.monotonic()))
         self._note_phase()
 
     def _write(self, round_number: int, event: Event, durable: bool) -> None:
