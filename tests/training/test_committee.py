@@ -191,7 +191,10 @@ def test_quorums_that_do_not_count() -> None:
         assert why(msgspec.structs.replace(good, **change)) is Reason.UNKNOWN_ACCOUNT  # signed something else
     assert why(msgspec.structs.replace(good, signatures=(bytes(65),) * 5)) is Reason.BAD_SIGNATURE
     assert why(signed_quorum(Phase.LOCK, b"\xc1", range(5))) is Reason.MALFORMED
-    mixed = signed_quorum(Phase.LOCK, LOCK, range(3)).signatures + signed_quorum(Phase.LOCK, LOCK, range(3, 5), 1).signatures
+    mixed = (
+        signed_quorum(Phase.LOCK, LOCK, range(3)).signatures
+        + signed_quorum(Phase.LOCK, LOCK, range(3, 5), 1).signatures
+    )
     assert why(msgspec.structs.replace(good, signatures=mixed)) is Reason.UNKNOWN_ACCOUNT  # two views are no quorum
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from atoll.errors import BadInput, InternalError
+from atoll.errors import AtollError, BadInput, InternalError
 from atoll.graph.manifest import Data, Policy
 from atoll.graph.zoo import load_zoo
 from atoll.ledger.rewards import Prices, budget_per_round
@@ -110,7 +110,7 @@ def play(scenario: Scenario, seed: int, on: Material | None = None) -> Outcome:
     paid = 0
     try:
         paid = settle(network, history)
-    except InternalError as error:
+    except AtollError as error:
         failures.append(str(error))
     wall = time.perf_counter() - began
     sums = (len(history), network.clock.now, network.messages, refused, paid, wall)
@@ -133,7 +133,7 @@ def _judged(scenario: Scenario, network: Network, history: Sequence[Finished]) -
 
 
 def settle(network: Network, history: Sequence[Finished]) -> int:
-    """Pay for the certified rounds as the nodes do; returns what was paid, raises InternalError if it does not add up.
+    """Pay for the certified rounds as the nodes do; returns what was paid, raises AtollError if it does not add up.
 
     The sum over accounts, the job's total and the sum over verdicts times prices are worked out apart.
     """
