@@ -13,8 +13,8 @@ up: .venv/ready
 test: .venv-dev/ready
 	$(DEV)/python -m pytest $(ARGS)
 
-test-torch: .venv-dev/torch  # tracing models with PyTorch, which only their developers need
-	$(DEV)/python -m pytest tests/graph $(ARGS)
+test-torch: .venv-dev/torch  # what needs PyTorch: tracing models, and the oracle of the aggregation rules
+	$(DEV)/python -m pytest tests/graph tests/training/aggregate $(ARGS)
 
 check: .venv-dev/ready
 	$(DEV)/ruff check src tests bench
@@ -45,10 +45,11 @@ clean:
 	@$(PYTHON) -m venv .venv-dev
 	@echo "Setting up for the tests (about a minute, once)."
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@# An oracle for the aggregation rules; its own requirements (torch, torchvision) are not needed for that.
-	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11
 	touch $@
 
 .venv-dev/torch: .venv-dev/ready
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch]'
+	@# An oracle for the aggregation rules; torchvision, which it also asks for, is not needed for that.
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11
 	touch $@

@@ -64,5 +64,5 @@ def test_the_lazy_do_half() -> None:
 
 def test_an_unknown_attack() -> None:
     shelf = Shelf()
-    with pytest.raises(BadSetting, match="'clever' is not an attack.*random, lazy"):
+    with pytest.raises(BadSetting, match=r"'clever' is not an attack.*random, lazy"):
         run(attack("clever", shelf.bench, unit(), shelf.model, OTHERS))

@@ -93,7 +93,7 @@ def test_the_order_of_messages_does_not_matter() -> None:
     while turned._under_way:
         turned._under_way.append(turned._under_way.pop())
         turned._under_way.insert(0, turned._under_way.pop(len(turned._under_way) // 2))
-        sender, receiver, signed = turned._under_way.pop(0)
+        _, receiver, signed = turned._under_way.pop(0)
         turned.feed(receiver, Received(signed))
         turned.feed(receiver, Received(signed))  # and everything twice
         if not turned._under_way and len(turned.finished) < 6:

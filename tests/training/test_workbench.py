@@ -1,4 +1,4 @@
-"""Training, checking, replaying, judging and aggregating on a real model; what the numbers should be is worked out apart."""
+"""Training, checking, replaying, judging and aggregating on a real model, against numbers worked out apart."""
 
 from __future__ import annotations
 
