@@ -110,7 +110,8 @@ class Runner:
             if time.monotonic() >= next_tick:  # also when messages never cease
                 self._handle(Tick())
                 next_tick = time.monotonic() + TICK_SECONDS
-            if self._events.empty():
+                await asyncio.sleep(0)
+            elif self._events.empty():  # not before: what is read in one go may end a round whose work need not begin
                 await asyncio.sleep(0)
 
     def _handle(self, event: Event) -> None:
