@@ -196,18 +196,6 @@ def test_nothing_is_delivered_after_closing() -> None:
     asyncio.run(stage())
 
 
-def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(peers: Peers, courier: Courier) -> None:
-        courier.send(A, b"old")
-        assert await peers.next() == [b"old"]
-        courier.send(A, b"next")
-        assert await peers.next() == [b"next"]
-
-    with caplog.at_level("INFO", logger="atoll.node.courier"):
-        play(scene, rpc.encode_ok(msgspec.msgpack.encode([(9, "round 3")])))
-    assert [line.getMessage() for line in caplog.records] == ["01010101 refused a message: 9 'round 3'"]
-
-
 # The receiving side
 def refusals(response: bytes) -> list[list[object]]:
     found: list[list[object]] = msgspec.msgpack.decode(rpc.decode_response(response))
