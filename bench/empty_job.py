@@ -13,7 +13,8 @@ from atoll.graph.check import check_job
 from atoll.graph.fixed import encode_vector
 from atoll.graph.manifest import Data, Hyper, Input, Manifest, Policy, Tensor
 from atoll.graph.session import NEXT
-from atoll.training.data import DataSet, card_bytes, data_card, load_directory
+from atoll.training.data import DataSet, load_directory, make_source
+from atoll.training.data.card import About
 from atoll.wire.hashing import blob_id
 
 COIN = 10**18
@@ -106,7 +107,7 @@ def make_job(name: str, data: tuple[DataSet, DataSet], parameters: int, rounds: 
     tensors = (Tensor(name="w", shape=(parameters,), role="parameter"),)
     initial = encode_vector(tensors, {"w": np.random.default_rng(1).normal(0, 0.1, parameters).astype(np.float32)})
     train, held_out = data
-    card = card_bytes(data_card("tiny", train, held_out, "CC0-1.0", "random pictures"))
+    card = make_source("tiny", train, held_out, About(licence="CC0-1.0", origin="random pictures")).card_bytes
     manifest = Manifest(
         name=name,
         step=blob_id(step).hex(),

@@ -17,8 +17,8 @@ PAGE = ROOT / "ARCHITECTURE.md"
 # Modules through which a file can reach clock, dice, disk, network or processes.
 OUTSIDE = frozenset({
     "concurrent", "ctypes", "datetime", "eth", "fcntl", "gzip", "http", "iroh", "mmap", "msvcrt", "multiprocessing",
-    "onnxruntime", "random", "requests", "resource", "secrets", "select", "shutil", "signal", "socket", "sqlite3",
-    "ssl", "subprocess", "tempfile", "threading", "time", "uuid", "uvicorn", "web3",
+    "onnxruntime", "pyarrow", "random", "requests", "resource", "secrets", "select", "shutil", "signal", "socket",
+    "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uuid", "uvicorn", "web3",
 })  # fmt: skip
 OUTSIDE_PARTS = frozenset({"importlib.resources", "logging.handlers", "os", "urllib.request"})
 ASYNCIO = frozenset({

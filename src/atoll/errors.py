@@ -73,15 +73,22 @@ class Unreachable(PeerError):
 
 
 class Refused(PeerError):
-    """Something from outside was refused; `reason` is the code that the wire carries (`atoll.wire.reasons`)."""
+    """Something from outside was refused; `reason` is the code that the wire carries (`atoll.wire.reasons`).
+
+    `detail` may quote what was refused: what a terminal would obey instead of showing it is escaped.
+    """
 
     code, exit_code = "refused", 21
 
     def __init__(self, reason: int, detail: str = "") -> None:
         self.reason = reason
-        self.detail = detail
+        self.detail = detail if detail.isprintable() else "".join(map(_shown, detail))
         name = getattr(reason, "name", str(reason))
-        super().__init__(f"{name}: {detail}" if detail else name)
+        super().__init__(f"{name}: {self.detail}" if detail else name)
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 # The chain: the ledger cannot be reached, is another one, or said no.

@@ -21,7 +21,8 @@ from atoll.wire.reasons import Reason
 
 Atoll = Callable[..., Any]
 COMMANDS = ("up", "deploy", "node", "status", "stop", "pause", "resume", "claim", "statement", "explain", "get",
-            "put", "predict", "settings", "key export", "key import")  # fmt: skip
+            "put", "predict", "train", "job make", "job show", "job check", "data add", "data list",
+            "data show", "data check", "settings", "key export", "key import")  # fmt: skip
 
 
 def one_sentence(text: str) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from atoll.errors import Refused
 from atoll.graph import fixed
-from atoll.graph.manifest import Tensor
+from atoll.graph.spec import Tensor
 from atoll.wire.reasons import Reason
 
 from .test_manifest import example

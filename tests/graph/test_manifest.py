@@ -10,7 +10,8 @@ import pytest
 from blake3 import blake3
 
 from atoll.errors import Refused
-from atoll.graph.manifest import Data, Hyper, Input, Manifest, Policy, Tensor
+from atoll.graph.manifest import Data, Manifest, Policy
+from atoll.graph.spec import Hyper, Input, JobSpec, Output, Target, Tensor
 from atoll.wire.reasons import Reason
 
 ROOT = "0x" + "12" * 32
@@ -22,6 +23,7 @@ def example(**changes: Any) -> Manifest:
         step="a" * 64,
         evaluate="b" * 64,
         predict="c" * 64,
+        params="f" * 64,
         initial="d" * 64,
         tensors=(
             Tensor(name="w", shape=(3, 200), role="parameter"),
@@ -29,7 +31,8 @@ def example(**changes: Any) -> Manifest:
             Tensor(name="momentum.w", shape=(3, 200), role="reset"),
         ),
         input=Input(shape=(1, 28, 28), dtype="uint8"),
-        classes=10,
+        output=Output(shape=(10,)),
+        metrics=("accuracy",),
         data=Data(root=ROOT, count=5, held_out_root=ROOT, held_out_count=3, card="e" * 64),
         hyper=Hyper(learning_rate=0.1),
         rounds=3,
@@ -72,6 +75,36 @@ def test_sizes_that_follow() -> None:
     assert manifest.update_bytes == 3 + 601  # three blocks of 256
     assert manifest.segments == 2
     assert manifest.input.sample_bytes == 784
+    assert manifest.sample_bytes == 784 + 4  # the label as int32
+
+
+def test_frozen_tensors_are_counted_apart() -> None:
+    manifest = example(tensors=(*example().tensors, Tensor(name="encoder", shape=(7, 9), role="frozen")))
+    assert [tensor.name for tensor in manifest.frozen_tensors] == ["encoder"]
+    assert (manifest.vector_length, manifest.reset_length) == (601, 600)
+    assert manifest.offsets["encoder"] == (0, 63)
+    assert manifest.model_bytes == 2404
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+def test_stored_bytes_of_samples() -> None:
+    tokens = example(input=Input(shape=(64,), dtype="int64"), target=Target(shape=(64,), dtype="int64"))
+    assert tokens.sample_bytes == 4 * 64 + 4 * 64  # both as int32
+    signal = example(input=Input(shape=(6, 100), dtype="float32"), target=Target(shape=(2,), dtype="float32"))
+    assert signal.sample_bytes == 2400 + 8
+
+
+def test_a_posted_job_is_a_job_with_more() -> None:
+    manifest = example()
+    spec = manifest.spec
+    assert type(spec) is JobSpec
+    assert JobSpec.from_bytes(spec.to_bytes()) == spec
+    assert Manifest.post(spec, manifest.data, manifest.rounds, manifest.policy) == manifest
+    assert spec.id == blake3(spec.to_bytes()).digest() != manifest.id
+    with pytest.raises(Refused):
+        JobSpec.from_bytes(manifest.to_bytes())
+    with pytest.raises(Refused):
+        Manifest.from_bytes(spec.to_bytes())
 
 
 def test_edited_helper_gives_a_manifest_that_is_accepted() -> None:
@@ -86,7 +119,8 @@ DATA = json.loads(example().to_bytes())["data"]
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"schema": 2}, "schema"),
+        ({"schema": 1}, "schema"),
+        ({"schema": 3}, "schema"),
         ({"name": "Bad Name"}, "name"),
         ({"name": 5}, "str"),
         ({"step": "A" * 64}, "step"),
@@ -106,7 +140,16 @@ DATA = json.loads(example().to_bytes())["data"]
         ({"tensors": [TENSOR | {"bits": 31}]}, "bits"),
         ({"tensors": [TENSOR | {"name": f"w{i}", "shape": [1 << 27]} for i in range(3)]}, "all tensors"),
         ({"input": {"shape": [2], "dtype": "string"}}, "dtype"),
-        ({"classes": 0}, "classes"),
+        ({"target": {"shape": [0], "dtype": "int64"}}, "target"),
+        ({"target": {"shape": [], "dtype": "uint8"}}, "dtype"),
+        ({"output": {"shape": [], "meaning": "probabilities"}}, "classes"),
+        ({"output": {"shape": [10], "meaning": "truth"}}, "meaning"),
+        ({"metrics": ["Accuracy"]}, "metrics"),
+        ({"metrics": ["a", "a"]}, "twice"),
+        ({"metrics": [f"m{i}" for i in range(9)]}, "more than"),
+        ({"params": "ab"}, "params"),
+        ({"data": DATA | {"partition": "by-name"}}, "partition"),
+        ({"data": DATA | {"card": "0x" + "e" * 64}}, "card"),
         ({"data": DATA | {"root": "ab"}}, "root"),
         ({"data": DATA | {"count": 0}}, "count"),
         ({"hyper": {"learning_rate": 0.0}}, "learning_rate"),

@@ -264,6 +264,33 @@ def test_the_next_committee_takes_over(developer: Chain, validators: list[Chain]
     assert (event.round, event.next_committee, event.model_root) == (1, (), closing.model_root)  # type: ignore[attr-defined]
 
 
+def test_a_developer_ends_a_job_early(developer: Chain, validators: list[Chain]) -> None:
+    members = validators[:1]
+    job = open_job(developer, members, rounds=9)
+    for number in range(2):
+        cert = certificate(job, members, number)
+        developer.certify(cert, signed(cert, members))
+    with refused("NotDeveloper"):
+        members[0].shorten(job, 5)
+    for rounds in (3, 9, 10):  # two more than the two that are certified, and fewer than before
+        with refused("CannotShorten"):
+            developer.shorten(job, rounds)
+    (event,) = developer.shorten(job, 4).events
+    assert vars(event) == {"job": job, "rounds": 4}
+    assert developer.job(job).rounds == 4
+    with refused("CannotShorten"):
+        developer.shorten(job, 5)
+    third = certificate(job, members, 2)
+    developer.certify(third, signed(third, members))
+    # The committee did not plan to end here, so the last certificate names a next committee.
+    fourth = certificate(job, members, 3)
+    developer.certify(fourth, signed(fourth, members))
+    assert developer.job(job).finished
+    fifth = certificate(job, members, 4)
+    with refused("AllCertified"):
+        developer.certify(fifth, signed(fifth, members))
+
+
 def test_last_is_true_in_the_last_round_only(developer: Chain, validators: list[Chain]) -> None:
     members = validators[:1]
     job = open_job(developer, members, rounds=2)

@@ -201,6 +201,32 @@ def test_a_whole_job() -> None:
     assert town.jobs[0].handle(Trained(bytes(32), (), bytes(32)), 99.0) == []
 
 
+def test_a_job_that_is_ended_early_stops_there() -> None:
+    town = Town()
+    for job in town.jobs.values():
+        assert not job.shorten(ROUNDS - 1)
+    town.wait(0.25)
+    assert town.rounds == [ROUNDS - 1] * 4
+    assert all(job.standing.done and job.round is None for job in town.jobs.values())
+    assert not any(job.shorten(ROUNDS) and job.standing.round == ROUNDS for job in town.jobs.values())  # never longer
+
+
+def test_rounds_beyond_an_early_end_are_forgotten() -> None:
+    town, usual = Town(), Town()
+    for other in usual.jobs.values():
+        other.shorten(1)
+    usual.wait(0.25)
+    town.wait(0.25)
+    job = town.jobs[0]
+    assert job.standing.round == ROUNDS
+    assert job.shorten(1)
+    assert (job.standing.round, job.standing.done, job.round) == (1, True, None)
+    assert len(job.certificates) == 1
+    assert len(job.committees) == 2
+    assert job.standing.model == usual.jobs[0].standing.model  # what round 0 certified
+    assert job.handle(Tick(), 99.0) == []
+
+
 # -- what is not for this job ------------------------------------------------------------------------------------
 def test_who_is_not_admitted() -> None:
     job = Job(terms(), enlisted(), member(0), 0.0)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.errors import Refused
-from atoll.graph.manifest import Update
+from atoll.graph.spec import Update
 from atoll.training.quantize import dequantise, parts, quantise, update_length, update_of
 from atoll.wire.reasons import Reason
 

@@ -101,6 +101,14 @@ def test_shards_part_the_data(count: int, shards: int, root: bytes) -> None:
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+def test_ordered_shards_are_neighbours() -> None:
+    parts = shards_of(bytes(32), 10, 3, "ordered")
+    assert [part.tolist() for part in parts] == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+    assert parts[0].dtype == np.int64
+    with pytest.raises(ValueError, match="cannot make"):
+        shards_of(bytes(32), 2, 3, "ordered")
+
+
 @settings(max_examples=40)
 @given(size=st.integers(1, 40), steps=st.integers(0, 12), batch=st.integers(1, 16))
 def test_a_sample_comes_again_only_after_all_others(size: int, steps: int, batch: int) -> None:

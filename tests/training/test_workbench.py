@@ -10,7 +10,7 @@ import pytest
 
 from atoll.errors import EngineFailed, Unreachable
 from atoll.graph.fixed import decode_model
-from atoll.graph.session import LocalEngine
+from atoll.graph.session import LocalEngine, Pace
 from atoll.training.events import (
     Aggregate,
     Aggregated,
@@ -93,7 +93,11 @@ def test_training_is_the_graph_on_the_units_batches() -> None:
     tensors = {**decode_model(manifest, softmax().initial)}
     tensors |= {t.name: np.zeros(t.shape, np.float32) for t in manifest.reset_tensors}
     whole = LocalEngine().train(
-        softmax().step_graph, tensors, softmax().x[rows], softmax().y[rows], 0, manifest.hyper.learning_rate
+        softmax().step_graph,
+        tensors,
+        softmax().x[rows],
+        softmax().y[rows],
+        Pace(0, 0, manifest.hyper.learning_rate),
     )
     expected = np.concatenate(
         [whole.tensors[t.name].reshape(-1).astype(np.float64) * 2.0**t.bits for t in manifest.vector_tensors]

@@ -14,8 +14,9 @@ from typing import Annotated, cast
 import typer
 
 from atoll import __version__, config
-from atoll.cli import commands, external, homes, keys
+from atoll.cli import commands, data, external, homes, jobfiles, keys, train
 from atoll.errors import AtollError, BadInput, BadSetting, InternalError
+from atoll.graph.zoo import NAMES
 from atoll.logs import say_error
 from atoll.wire.identity import parse_account
 
@@ -35,6 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 key_app = typer.Typer(help="Back up and restore the keys of a node.", rich_markup_mode="rich")
+data_app = typer.Typer(help="Data sets of this device: add files, list, show and check them.", rich_markup_mode="rich")
+job_app = typer.Typer(help="Make job files from PyTorch models, and look at them.", rich_markup_mode="rich")
 
 NETWORK, NODE, MONEY, MODELS = "A network on this device", "A node", "Money", "Models and files"
 
@@ -44,14 +47,6 @@ class Attack(StrEnum):
 
     random = "random"
     lazy = "lazy"
-
-
-class Model(StrEnum):
-    """Models of the zoo."""
-
-    cnn = "cnn"
-    mlp = "mlp"
-    softmax = "softmax"
 
 
 @app.callback(invoke_without_command=True)
@@ -70,8 +65,15 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 12,
     dishonest: Annotated[int, typer.Option(min=0, help="How many of the nodes lie, to see them caught.")] = 0,
     attack: Annotated[Attack, typer.Option(help="How they lie: random updates, or half the work.")] = Attack.random,
-    model: Annotated[Model, typer.Option(help="Model of the zoo to train.")] = Model.cnn,
-    data: Annotated[str, typer.Option(metavar="mnist|DIR", help="Data set: the bundled one, or IDX files.")] = "mnist",
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help=f"What to train: {', '.join(NAMES)}, or a job file.")
+    ] = "cnn",
+    data: Annotated[
+        str, typer.Option(metavar="NAME|DIR", help="Data set: the bundled one, one of `atoll data list`, or a folder.")
+    ] = "mnist",
+    aggregation: Annotated[
+        jobfiles.Rule, typer.Option(help="How updates become one: robust against liars, or their plain mean.")
+    ] = jobfiles.Rule.robust,
     budget: Annotated[
         str | None, typer.Option(metavar="TOKENS", help="What the job may cost in all. Default: what it needs.")
     ] = None,
@@ -105,8 +107,9 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         rounds=rounds,
         dishonest=dishonest,
         attack=attack.value,
-        model=model.value,
-        data=_data(data),
+        job=jobfiles.find_job(model),
+        data=train.resolve(data, homes.base(home)),
+        aggregation=aggregation.value,
         budget=budget,
         home=homes.base(home),
         host=host,
@@ -124,15 +127,6 @@ def _chain(rpc: str, registry: str, key: Path | None, window: int | None) -> ext
         raise BadSetting("--window is for a new network; that of --registry was set up with its own for good.")
     place = parse_account(registry) if registry else None
     return external.Wanted(rpc, place, None if key is None else keys.read_account_key(key), window)
-
-
-def _data(text: str) -> str:
-    if text == "mnist":
-        return text
-    path = Path(text).expanduser().absolute()
-    if not path.is_dir():
-        raise BadInput(f"--data {text}: expected mnist, or a folder with the four IDX files of MNIST or Fashion-MNIST.")
-    return str(path)
 
 
 def _writable(path: Path | None) -> Path | None:
@@ -201,6 +195,17 @@ _add(MONEY, "atoll {name} 0x70997970C51812dc3A010C7d01b50e0d17dc79C8", commands.
 _add(MODELS, f"atoll {{name}} {_ID} digit.png --invert", commands.predict)
 _add(MODELS, f"atoll {{name}} {_ID} model.bin", commands.get)
 _add(MODELS, "atoll {name} notes.txt", commands.put)
+_JOB = "digits.atoll"
+_add(MODELS, f"atoll {{name}} {_JOB} --data mnist --rounds 12", train.train)
+job_app.command("make", epilog=f"Example: atoll job make digits.py:job -o {_JOB}")(jobfiles.make)
+job_app.command("show", epilog=f"Example: atoll job show {_JOB}")(jobfiles.show)
+job_app.command("check", epilog=f"Example: atoll job check {_JOB}")(jobfiles.check)
+app.add_typer(job_app, name="job", rich_help_panel=MODELS)
+data_app.command("add", epilog="Example: atoll data add iris iris.csv --target species --licence CC-BY-4.0")(data.add)
+data_app.command("list", epilog="Example: atoll data list")(data.list_data)
+data_app.command("show", epilog="Example: atoll data show iris")(data.show)
+data_app.command("check", epilog="Example: atoll data check iris flowers.atoll")(data.check)
+app.add_typer(data_app, name="data", rich_help_panel=MODELS)
 key_app.command("export", epilog="Example: atoll key export atoll-keys.json")(keys.export_keys)
 key_app.command("import", epilog="Example: atoll key import atoll-keys.json")(keys.import_keys)
 app.add_typer(key_app, name="key", rich_help_panel=NODE)

@@ -1,27 +1,30 @@
-"""What `atoll up` trains: a model of the zoo on a data set, put together and priced before anything starts."""
+"""A job that is about to be posted: a job file on a data set, put together and priced before anything starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
-from atoll.errors import BadInput
+from atoll.graph.archive import JobFile
 from atoll.graph.engine import Engine
-from atoll.graph.manifest import Data, Manifest, Policy
-from atoll.graph.zoo import ZooModel, load_zoo
+from atoll.graph.manifest import Aggregation, Data, Manifest, Policy
+from atoll.graph.params import frozen_of
+from atoll.graph.session import Pace
+from atoll.graph.signatures import ports_of
 from atoll.ledger.receipts import amount_from_text
 from atoll.ledger.rewards import Prices, budget_per_round, check_affordable
 from atoll.training.audit import REPLICAS
-from atoll.training.data import DataSet, bundled_card, bundled_mnist, card_bytes, data_card, load_directory
+from atoll.training.data import Source
+from atoll.training.data.fit import fit
 from atoll.training.unit import shards_of
 from atoll.wire.generator import Generator
 from atoll.wire.hashing import blob_id
 
 COIN = 10**18
 UNIT_PRICE, AUDIT_PRICE, VALIDATOR_PRICE = COIN, COIN // 2, COIN // 100
+POLICY = Policy(unit_price=UNIT_PRICE, audit_price=AUDIT_PRICE, validator_price=VALIDATOR_PRICE)
 COMMITTEE = 7
 
 
@@ -29,71 +32,62 @@ COMMITTEE = 7
 class JobPlan:
     """A job that can be posted: manifest, budget in base units, and all its parts as bytes."""
 
-    model: ZooModel
-    train: DataSet
-    held_out: DataSet
+    job: JobFile
+    source: Source
     manifest: Manifest
     budget: int
     parts: tuple[bytes, ...]
 
 
-def plan_job(model_name: str, data_name: str, rounds: int, budget: str | None, nodes: int) -> JobPlan:
-    """Put a job together; `data_name` is "mnist" or a directory, `budget` in tokens (None: the worst case).
-
-    A budget that cannot pay all rounds gives fewer rounds. Raises EmptyBudget if it cannot pay one, BadInput.
-    """
-    model = load_zoo(model_name)
-    train, held_out = bundled_mnist() if data_name == "mnist" else load_directory(Path(data_name))
-    _check_fit(model, train)
-    card = card_bytes(bundled_card() if data_name == "mnist" else _card(data_name, train, held_out))
-    policy = Policy(unit_price=UNIT_PRICE, audit_price=AUDIT_PRICE, validator_price=VALIDATOR_PRICE)
+def worst_case(nodes: int) -> int:
+    """Base units that a round of so many nodes costs at most."""
     prices = Prices(UNIT_PRICE, AUDIT_PRICE, VALIDATOR_PRICE)
-    worst = budget_per_round(prices, nodes, nodes, REPLICAS * nodes, min(nodes, COMMITTEE))
+    return budget_per_round(prices, nodes, nodes, REPLICAS * nodes, min(nodes, COMMITTEE))
+
+
+def plan_job(
+    job: JobFile, source: Source, rounds: int, budget: str | None, nodes: int, aggregation: Aggregation = "robust"
+) -> JobPlan:
+    """Put a job together; `budget` is in tokens (None: the worst case).
+
+    A budget that cannot pay all rounds gives fewer rounds. Raises EmptyBudget if it cannot pay one, and BadInput when
+    data and job do not fit.
+    """
+    fit(job.spec, source)
+    worst = worst_case(nodes)
     units = worst * rounds if budget is None else amount_from_text(budget)
+    policy = msgspec.structs.replace(POLICY, aggregation=aggregation)
+    card = source.card_bytes
     data = Data(
-        root="0x" + train.root.hex(),
-        count=len(train),
-        held_out_root="0x" + held_out.root.hex(),
-        held_out_count=len(held_out),
+        root="0x" + source.train.root.hex(),
+        count=len(source.train),
+        held_out_root="0x" + source.held_out.root.hex(),
+        held_out_count=len(source.held_out),
         card=blob_id(card).hex(),
+        partition=source.partition,
     )
-    manifest = model.manifest(data, check_affordable(units, worst, rounds), policy)
-    parts = (manifest.to_bytes(), model.step, model.evaluate, model.predict, model.initial_model, card)
-    return JobPlan(model, train, held_out, manifest, units, parts)
+    manifest = Manifest.post(job.spec, data, check_affordable(units, worst, rounds), policy)
+    parts = (manifest.to_bytes(), job.step, job.evaluate, job.predict, job.params, card)
+    return JobPlan(job, source, manifest, units, parts)
 
 
-def _card(name: str, train: DataSet, held_out: DataSet) -> dict[str, Any]:
-    return data_card(Path(name).resolve().name, train, held_out, "as stated by its owner", "a directory of this device")
-
-
-def _check_fit(model: ZooModel, train: DataSet) -> None:
-    size, expected = int(np.prod(train.shape)), int(np.prod(model.card.input.shape))
-    if size != expected or train.classes > model.card.classes:
-        raise BadInput(
-            f"The data has samples of {size} values in {train.classes} classes; the model {model.name!r} takes "
-            f"{expected} values and tells {model.card.classes} classes apart. Choose another --data or --model."
-        )
-
-
-async def train_alone(plan: JobPlan, shards: int) -> float:
-    """Accuracy on the held-out data of the model trained on shard 0 alone, with as many steps as a worker does."""
-    card, train, held_out = plan.model.card, plan.train, plan.held_out
-    shard = shards_of(train.root, len(train), max(1, shards))[0]
+async def train_alone(plan: JobPlan, shards: int) -> dict[str, float]:
+    """Loss and metrics on the held-out data of the model trained on shard 0 alone, as many steps as a worker does."""
+    spec, train, held_out = plan.job.spec, plan.source.train, plan.source.held_out
+    shard = shards_of(train.root, len(train), max(1, shards), plan.manifest.data.partition)[0]
     generator = Generator(train.root, b"baseline")
-    tensors = plan.model.first_tensors()
-    shape = card.input.shape
+    frozen = frozen_of(plan.job.params, spec.tensors)
+    tensors = {tensor.name: plan.job.values[tensor.name] for tensor in spec.vector_tensors}
+    zeros = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in spec.reset_tensors}
     async with Engine() as engine:
         for number in range(plan.manifest.rounds):
-            wanted = card.steps * card.batch
+            wanted = spec.steps * spec.batch
             order = np.concatenate([shard[generator.permutation(len(shard))] for _ in range(-(-wanted // len(shard)))])
-            rows = order[:wanted].reshape(card.steps, card.batch)
-            x = train.images[rows.reshape(-1)].reshape(*rows.shape, *shape)
-            y = train.labels[rows].astype(np.int64)
-            first = number * card.steps
-            result = await engine.train(plan.model.step, tensors, x, y, first, card.learning_rate)
-            zeros = {t.name: np.zeros(t.shape, np.float32) for t in card.tensors if t.role == "reset"}
-            tensors = {**result.tensors, **zeros}
-        certified = {t.name: tensors[t.name] for t in card.tensors if t.role != "reset"}
-        images = held_out.images.reshape(len(held_out), *shape)
-        found = await engine.evaluate(plan.model.evaluate, certified, images, held_out.labels.astype(np.int64))
-    return found.accuracy
+            rows = order[:wanted].reshape(spec.steps, spec.batch)
+            x = train.x[rows.reshape(-1)].reshape(*rows.shape, *spec.input.shape)
+            pace = Pace(number * spec.steps, number, spec.hyper.learning_rate)
+            result = await engine.train(plan.job.step, {**tensors, **zeros}, x, train.y[rows], pace, frozen)
+            tensors = {name: result.tensors[name] for name in tensors}
+        x = held_out.x.reshape(len(held_out), *spec.input.shape)
+        found = await engine.evaluate(plan.job.evaluate, tensors, x, held_out.y, ports_of(spec).evaluate_batch, frozen)
+    return {"loss": found.loss, **found.metrics}

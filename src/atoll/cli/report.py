@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXPLAIN_SECONDS = 20.0
 
 
-async def summarise(up: Up, developer: Developer, answer: dict[str, Any], baseline: float) -> dict[str, Any]:
+async def summarise(up: Up, developer: Developer, answer: dict[str, Any], baseline: dict[str, float]) -> dict[str, Any]:
     """All facts of a finished job; raises InternalError if the sums do not match to the last unit."""
     job = up.job_status()
     record = await developer.call(developer.chain.job, bytes.fromhex(up.job[2:]))
@@ -40,7 +40,9 @@ async def summarise(up: Up, developer: Developer, answer: dict[str, Any], baseli
         "accounts": {name: account for account, name in names.items()},
         "rounds": job["rounds"],
         "accuracy": [job["accuracy"].get(str(number)) for number in range(job["rounds"])],
-        "baseline_accuracy": baseline,
+        "scores": [job["scores"].get(str(number)) for number in range(job["rounds"])],
+        "baseline_accuracy": baseline.get("accuracy"),
+        "baseline": baseline,
         "rejected": rejected,
         "paid": {account: str(amount) for account, amount in sorted(paid.items())},
         "escrow_in": str(record.budget),

@@ -27,11 +27,14 @@ from atoll.cli.summary import print_summary
 from atoll.errors import AtollError, BadSetting, MachineError, UserError, WrongChain
 from atoll.gateway.app import StatusPage
 from atoll.gateway.facts import Facts, NodeFacts
+from atoll.graph.archive import JobFile
+from atoll.graph.manifest import Aggregation
 from atoll.ledger.funding import endow
 from atoll.ledger.records import GasUse
 from atoll.logs import say_error
 from atoll.node.control import ControlClient
 from atoll.node.journal import HomeLock
+from atoll.training.data import load
 from atoll.training.opponents import ATTACKS
 from atoll.wire.identity import format_account, parse_account
 
@@ -51,8 +54,9 @@ class UpOptions:
     rounds: int
     dishonest: int
     attack: str
-    model: str
+    job: JobFile
     data: str
+    aggregation: Aggregation
     budget: str | None
     home: Path
     host: str
@@ -169,7 +173,8 @@ class Up:
     async def _story(self) -> dict[str, Any]:
         options = self.options
         count = self._node_count()
-        plan = plan_job(options.model, options.data, options.rounds, options.budget, count)
+        source = load(options.data, options.home)
+        plan = plan_job(options.job, source, options.rounds, options.budget, count, options.aggregation)
         if plan.manifest.rounds < options.rounds:
             self.say(f"the budget pays for {plan.manifest.rounds} of {options.rounds} rounds")
         await self._start_chain()
@@ -294,9 +299,13 @@ class Up:
 
     async def _question(self, plan: JobPlan) -> dict[str, Any]:
         """Ask the network something that it has not seen: a held-out picture, answered by a serving node."""
-        picture, held_out = self.options.home / "question.png", plan.held_out
-        label = int(held_out.labels[0])
-        Image.fromarray(held_out.images[0].reshape(held_out.images.shape[-2:])).save(picture)
+        form, held_out = plan.job.spec.input, plan.source.held_out
+        if form.dtype != "uint8" or len(form.shape) != 3 or form.shape[0] not in (1, 3):
+            return {}  # `atoll predict` reads pictures
+        picture = self.options.home / "question.png"
+        label = int(held_out.y[0])
+        pixels = held_out.x[0].reshape(form.shape).transpose(1, 2, 0)
+        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(picture)
         asker = self.client_of(self.nodes[-1].name)
         try:
             model = self.job_status()["model"]
@@ -350,7 +359,8 @@ class Up:
         if not jobs:
             return {}
         best = dict(max(jobs, key=lambda job: (job["round"], job["done"])))
-        best["accuracy"] = {number: value for job in jobs for number, value in job["accuracy"].items()}
+        for key in ("accuracy", "scores"):
+            best[key] = {number: value for job in jobs for number, value in job[key].items()}
         best["model"] = next((job["model"] for job in jobs if job["model"]), "")
         return best
 

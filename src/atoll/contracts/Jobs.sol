@@ -44,7 +44,8 @@ contract Jobs is Paying, EIP712 {
     }
 
     /// @notice What a committee's quorum signs under a round. `committee` and `nextCommittee` are
-    /// keccak256(abi.encode(address[])) in leader order; `last` is true for round `rounds - 1` and for no other.
+    /// keccak256(abi.encode(address[])) in leader order; `last` is true for the last round that was asked
+    /// for and for no other; a job that was shortened ends without it.
     struct Certificate {
         bytes32 job;
         uint32 round;
@@ -73,6 +74,7 @@ contract Jobs is Paying, EIP712 {
         address seed
     );
     event ToppedUp(bytes32 indexed job, address indexed payer, uint256 amount, uint256 budget);
+    event Shortened(bytes32 indexed job, uint32 rounds);
     event Enlisted(bytes32 indexed job, address indexed account, bytes32 tip, uint8 roles);
     event Started(bytes32 indexed job, address[] committee, uint64 timestamp);
     event Certified(
@@ -122,7 +124,9 @@ contract Jobs is Paying, EIP712 {
     error WrongRound(uint32 expected, uint32 got);
     /// @notice All rounds are certified.
     error AllCertified(bytes32 job);
-    /// @notice `last` must be true in the last round and false in all others.
+    /// @notice A job ends at least two rounds after the last certified one, and not later than before.
+    error CannotShorten(uint32 earliest, uint32 asked, uint32 rounds);
+    /// @notice `last` must be true in the last round (unless the job was shortened) and false in all others.
     error WrongLast(uint32 round, uint32 rounds);
     /// @notice The list or the hash is not that of the present committee.
     error WrongCommittee(bytes32 expected, bytes32 got);
@@ -150,6 +154,7 @@ contract Jobs is Paying, EIP712 {
     mapping(bytes32 job => Job) private _jobs;
     mapping(bytes32 job => mapping(address account => Enlistment)) private _enlistments;
     mapping(bytes32 job => address[]) private _enlisted;
+    mapping(bytes32 job => bool) private _shortened;
     bytes32[] private _ids;
 
     constructor(IERC20 token_, Registry registry_, uint64 grace_) Paying(token_) EIP712("Atoll", "1") {
@@ -203,6 +208,18 @@ contract Jobs is Paying, EIP712 {
         self.budget += amount;
         emit ToppedUp(job, msg.sender, amount, self.budget);
         _pull(amount);
+    }
+
+    /// @notice End a job after `rounds` rounds; by its developer. Rounds that are under way are still certified and
+    /// paid: at least two more than the chain knows of.
+    function shorten(bytes32 job, uint32 rounds) external {
+        Job storage self = _running(job);
+        if (msg.sender != self.developer) revert NotDeveloper(msg.sender);
+        uint32 earliest = self.certified + 2;
+        if (rounds < earliest || rounds >= self.rounds) revert CannotShorten(earliest, rounds, self.rounds);
+        self.rounds = rounds;
+        _shortened[job] = true;
+        emit Shortened(job, rounds);
     }
 
     /// @notice Offer oneself to a job, once, with the tip of a hash chain whose preimages become beacons.
@@ -342,7 +359,8 @@ contract Jobs is Paying, EIP712 {
         if (self.startedAt == 0) revert NotStarted(c.job);
         if (self.certified == self.rounds) revert AllCertified(c.job);
         if (c.round != self.certified) revert WrongRound(self.certified, c.round);
-        if (c.last != (c.round + 1 == self.rounds)) revert WrongLast(c.round, self.rounds);
+        bool ends = c.round + 1 == self.rounds;
+        if (c.last ? !ends : ends && !_shortened[c.job]) revert WrongLast(c.round, self.rounds);
     }
 
     function _checkCommittee(bytes32 job, address[] calldata members) private view {

@@ -11,100 +11,137 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from atoll.errors import Refused
+from atoll.graph.fixed import decode_model
 from atoll.graph.manifest import Manifest
+from atoll.graph.params import Floats, first_model, frozen_of, read_params
+from atoll.graph.session import Frozen
+from atoll.graph.spec import JobSpec
 from atoll.wire.hashing import blob_id
 from atoll.wire.nesting import is_shallow
 from atoll.wire.reasons import Reason
 
 MAX_ARCHIVE_BYTES = 1 << 30
 MAX_CARD_BYTES = 64 * 1024
-JOB_PARTS = ("manifest.json", "step.onnx", "evaluate.onnx", "predict.onnx", "model.bin", "card.json")
+JOB_PARTS = ("manifest.json", "step.onnx", "eval.onnx", "predict.onnx", "params.safetensors")
 MODEL_PARTS = ("manifest.json", "predict.onnx", "model.bin", "card.json")
+FROZEN_MODEL_PARTS = (*MODEL_PARTS, "params.safetensors")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
 @dataclass(frozen=True)
 class JobFile:
-    """A job with all its parts: graphs as ONNX bytes, first model as MODEL BYTES, data card as JSON bytes."""
+    """A job with all its parts: its document, graphs as ONNX bytes, first values as a safetensors file."""
 
-    manifest: Manifest
+    spec: JobSpec
     step: bytes
     evaluate: bytes
     predict: bytes
-    model: bytes
-    card: bytes
+    params: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The job file's id: the hash of its document."""
+        return self.spec.id
+
+    @cached_property
+    def values(self) -> dict[str, Floats]:
+        """First values of parameter and aggregate tensors, and the frozen tensors; raises Refused(BAD_PARAMS)."""
+        return read_params(self.params, self.spec.tensors)
+
+    @property
+    def model(self) -> bytes:
+        """The first model as MODEL BYTES; raises Refused(BAD_PARAMS)."""
+        return first_model(self.values, self.spec.tensors)
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A trained model: its card, the graph that answers, MODEL BYTES, and the manifest of the job that made it."""
+    """A trained model: its card, the graph that answers, MODEL BYTES, the manifest of the job that made it.
+
+    `params` is the job's file of first values where the model has frozen tensors, else empty.
+    """
 
     card: dict[str, Any]
     predict: bytes
     model: bytes
     manifest: Manifest
+    params: bytes = b""
+
+    @cached_property
+    def tensors(self) -> dict[str, Floats]:
+        """The certified tensors, float32; raises Refused(MALFORMED)."""
+        return decode_model(self.manifest, self.model)
+
+    @cached_property
+    def frozen(self) -> Frozen | None:
+        """The frozen tensors, if the model has any; raises Refused(BAD_PARAMS)."""
+        return frozen_of(self.params, self.manifest.tensors)
 
 
 def pack(job: JobFile) -> bytes:
-    """A job as one archive; raises Refused(BAD_ARCHIVE) when a part is not the one that the manifest names."""
+    """A job as one archive; raises Refused when a part is not the one that its document names."""
     _check_job(job)
-    contents = (job.manifest.to_bytes(), job.step, job.evaluate, job.predict, job.model, job.card)
+    contents = (job.spec.to_bytes(), job.step, job.evaluate, job.predict, job.params)
     return _write(dict(zip(JOB_PARTS, contents, strict=True)))
 
 
 def unpack(data: bytes, limit: int = MAX_ARCHIVE_BYTES) -> JobFile:
-    """Read a job file of at most `limit` bytes; raises Refused (BAD_ARCHIVE or BAD_MANIFEST)."""
-    manifest, step, evaluate, predict, model, card = _read(data, JOB_PARTS, limit)
-    job = JobFile(Manifest.from_bytes(manifest), step, evaluate, predict, model, card)
+    """Read a job file of at most `limit` bytes; raises Refused (BAD_ARCHIVE, BAD_MANIFEST or BAD_PARAMS)."""
+    manifest, *parts = _read(data, JOB_PARTS, limit)
+    job = JobFile(JobSpec.from_bytes(manifest), *parts)
     _check_job(job)
     return job
 
 
-def pack_model(card: Mapping[str, Any], predict: bytes, model: bytes, manifest: Manifest) -> bytes:
-    """A trained model as one archive; `card` is any JSON object. Raises Refused(BAD_ARCHIVE) on parts that disagree."""
-    file = ModelFile(dict(card), predict, model, manifest)
+def pack_model(file: ModelFile) -> bytes:
+    """A trained model as one archive; its card is any JSON object. Raises Refused on parts that disagree."""
     _check_model(file)
-    contents = (manifest.to_bytes(), predict, model, msgspec.json.encode(file.card, order="sorted"))
-    return _write(dict(zip(MODEL_PARTS, contents, strict=True)))
+    card = msgspec.json.encode(file.card, order="sorted")
+    contents = [file.manifest.to_bytes(), file.predict, file.model, card, file.params]
+    return _write(dict(zip(FROZEN_MODEL_PARTS if file.params else MODEL_PARTS, contents, strict=False)))
 
 
 def unpack_model(data: bytes, limit: int = MAX_ARCHIVE_BYTES) -> ModelFile:
     """Read a model file of at most `limit` bytes; raises Refused (BAD_ARCHIVE or BAD_MANIFEST)."""
-    manifest, predict, model, card = _read(data, MODEL_PARTS, limit)
+    manifest, predict, model, card, *params = _read(data, MODEL_PARTS, limit, FROZEN_MODEL_PARTS)
     _need(len(card) <= MAX_CARD_BYTES, f"a card of {len(card)} bytes")
     _need(is_shallow(card), "card.json is nested too deeply")
     try:
         fields = msgspec.json.decode(card, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(Reason.BAD_ARCHIVE, f"card.json: {error}") from error
-    file = ModelFile(fields, predict, model, Manifest.from_bytes(manifest))
+    file = ModelFile(fields, predict, model, Manifest.from_bytes(manifest), *params)
     _check_model(file)
     return file
 
 
 def _check_job(job: JobFile) -> None:
-    manifest = job.manifest
+    spec = job.spec
     named = {
-        "step.onnx": (job.step, manifest.step),
-        "evaluate.onnx": (job.evaluate, manifest.evaluate),
-        "predict.onnx": (job.predict, manifest.predict),
-        "model.bin": (job.model, manifest.initial),
-        "card.json": (job.card, manifest.data.card),
+        "step.onnx": (job.step, spec.step),
+        "eval.onnx": (job.evaluate, spec.evaluate),
+        "predict.onnx": (job.predict, spec.predict),
+        "params.safetensors": (job.params, spec.params),
     }
     for name, (content, expected) in named.items():
         _need(blob_id(content).hex() == expected, f"{name} is not the part that the manifest names")
-    _need(len(job.model) == manifest.model_bytes, f"model.bin of {len(job.model)} bytes")
-    _need(len(job.card) <= MAX_CARD_BYTES, f"a card of {len(job.card)} bytes")
+    _need(blob_id(job.model).hex() == spec.initial, "params.safetensors does not give the manifest's first model")
 
 
 def _check_model(file: ModelFile) -> None:
-    _need(blob_id(file.predict).hex() == file.manifest.predict, "predict.onnx is not the part that the manifest names")
-    _need(len(file.model) == file.manifest.model_bytes, f"model.bin of {len(file.model)} bytes")
+    manifest = file.manifest
+    _need(blob_id(file.predict).hex() == manifest.predict, "predict.onnx is not the part that the manifest names")
+    _need(len(file.model) == manifest.model_bytes, f"model.bin of {len(file.model)} bytes")
+    _need(bool(file.params) == bool(manifest.frozen_tensors), "params.safetensors is there for frozen tensors only")
+    named = not file.params or blob_id(file.params).hex() == manifest.params
+    _need(named, "params.safetensors is not the part that the manifest names")
+    file.frozen  # noqa: B018 - read here, so that what is wrong with it is told here
 
 
 def _need(condition: bool, detail: str) -> None:
@@ -123,17 +160,18 @@ def _write(parts: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(data: bytes, names: tuple[str, ...], limit: int) -> list[bytes]:
-    """The parts' contents. Nothing is inflated, and no more is copied than the archive is long."""
+def _read(data: bytes, names: tuple[str, ...], limit: int, others: tuple[str, ...] = ()) -> list[bytes]:
+    """The contents of the parts `names` (or `others`). Nothing is inflated, no more copied than the archive is long."""
     _need(len(data) <= limit, f"{len(data)} bytes, at most {limit}")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            _need(tuple(entry.filename for entry in entries) == names, f"expected exactly {', '.join(names)}")
+            found = tuple(entry.filename for entry in entries)
+            _need(found in (names, others), f"expected exactly {', '.join(names)}")
             _need(all(entry.compress_type == zipfile.ZIP_STORED for entry in entries), "compressed entries")
             _need(sum(entry.file_size for entry in entries) <= len(data), "entries longer than the archive")
             contents = [archive.read(entry) for entry in entries]
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise Refused(Reason.BAD_ARCHIVE, f"not a readable archive: {str(error)[:200]}") from error
-    _need(_write(dict(zip(names, contents, strict=True))) == data, "not in canonical form")
+    _need(_write(dict(zip(found, contents, strict=True))) == data, "not in canonical form")
     return contents

@@ -8,6 +8,7 @@ structure, operators, attributes, shapes, cost. Nothing is executed.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from atoll.errors import Refused
 from atoll.graph import cost
-from atoll.graph.manifest import Manifest
 from atoll.graph.shapes import ITEM_BYTES, Shaped, Walk
 from atoll.graph.signatures import BATCH, Kind, Port, Signature, signature_of
+from atoll.graph.spec import JobSpec
 from atoll.wire.hashing import blob_id
 from atoll.wire.reasons import Reason
 
@@ -30,12 +31,12 @@ IR_VERSIONS = range(8, 11)
 # Operators that are arithmetic on tensors of known shapes: no control flow, no randomness, no strings, no sequences,
 # nothing whose work or result's size depends on values.
 _ALLOWED = """
-    Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos CumSum
-    Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements Gelu Gemm GlobalAveragePool Greater GreaterOrEqual
-    HardSigmoid HardSwish Identity LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min
-    Mod Mul Neg Not Or Pad Pow Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu
-    Reshape Round ScatterElements Shape Sigmoid Sign Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Tile
-    Transpose Trilu Unsqueeze Where Xor
+    Abs Add And ArgMax ArgMin AveragePool BitShift BitwiseAnd BitwiseXor Cast Ceil Clip Concat Constant
+    ConstantOfShape Conv ConvTranspose Cos CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements
+    Gelu Gemm GlobalAveragePool Greater GreaterOrEqual HardSigmoid HardSwish Identity LayerNormalization LeakyRelu
+    Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow Reciprocal ReduceL2 ReduceMax
+    ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin
+    Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Tile Transpose Trilu Unsqueeze Where Xor
 """
 ALLOWED = frozenset(_ALLOWED.split())
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -50,7 +51,7 @@ _ATTRIBUTE_TYPES = frozenset(
     }
 )
 _GRAPH_TYPES = frozenset({AttributeProto.GRAPH, AttributeProto.GRAPHS})
-_MAX_NAME = 256
+_NAME = re.compile(r"[!-~]{1,256}")  # printable ASCII: a name may stand in a log or on a terminal
 _MAX_ATTRIBUTE_ITEMS = 64
 _MAX_ATTRIBUTE_INT = 1 << 31
 _OPEN_ENDED = frozenset({"end", "start"})  # Shape's bounds, which may be beyond any rank
@@ -79,9 +80,13 @@ class GraphFacts:
 
 
 def check_job(
-    manifest: Manifest, step: bytes, evaluate: bytes, predict: bytes, limits: Limits | None = None
+    manifest: JobSpec, step: bytes, evaluate: bytes, predict: bytes, limits: Limits | None = None
 ) -> dict[Kind, GraphFacts]:
-    """Check the three graphs of a job against its manifest; raises Refused with the reason."""
+    """Check the three graphs of a job against its manifest, and what a unit takes; raises Refused with the reason."""
+    most = (limits or Limits()).memory_bytes
+    samples = manifest.steps * manifest.batch * manifest.sample_bytes
+    if samples > most:
+        raise Refused(Reason.TOO_MUCH_MEMORY, f"{samples} bytes of samples a unit, this node lends {most}")
     graphs: dict[Kind, bytes] = {"step": step, "evaluate": evaluate, "predict": predict}
     facts: dict[Kind, GraphFacts] = {}
     for kind, data in graphs.items():
@@ -118,7 +123,7 @@ def _check_model(model: ModelProto) -> int:
     """Things outside the graph; returns the opset."""
     for entry in model.opset_import:
         if entry.domain:
-            raise Refused(Reason.CUSTOM_DOMAIN, f"domain {entry.domain[:80]!r}")
+            raise Refused(Reason.CUSTOM_DOMAIN, f"domain {entry.domain[:80]!a}")
     if len(model.opset_import) != 1 or model.opset_import[0].version not in OPSETS:
         found = [entry.version for entry in model.opset_import[:8]]
         raise Refused(Reason.BAD_OPSET, f"opset {found}, expected one of {OPSETS.start} to {OPSETS.stop - 1}")
@@ -136,13 +141,13 @@ def _check_nodes(graph: GraphProto, opset: int, limits: Limits) -> None:
         raise Refused(Reason.GRAPH_TOO_LARGE, f"{len(graph.node)} nodes, expected 1 to {limits.nodes}")
     for node in graph.node:
         if node.domain:
-            raise Refused(Reason.CUSTOM_DOMAIN, f"{node.op_type[:80]} of domain {node.domain[:80]!r}")
+            raise Refused(Reason.CUSTOM_DOMAIN, f"{node.op_type[:80]!a} of domain {node.domain[:80]!a}")
         if node.op_type in CONTROL_FLOW or any(
             item.type in _GRAPH_TYPES or item.HasField("g") for item in node.attribute
         ):
-            raise Refused(Reason.NESTED_GRAPH, f"{node.op_type[:80]} holds a graph")
+            raise Refused(Reason.NESTED_GRAPH, f"{node.op_type[:80]!a} holds a graph")
         if node.op_type not in ALLOWED or not onnx.defs.has(node.op_type, opset, ""):
-            raise Refused(Reason.FORBIDDEN_OP, f"{node.op_type[:80]} at opset {opset}")
+            raise Refused(Reason.FORBIDDEN_OP, f"{node.op_type[:80]!a} at opset {opset}")
         _check_node(node, opset)
 
 
@@ -159,7 +164,7 @@ def _check_node(node: NodeProto, opset: int) -> None:
         raise Refused(Reason.BAD_ATTRIBUTE, f"{node.op_type} has an attribute twice")
     for item in node.attribute:
         if item.name not in schema.attributes:
-            raise Refused(Reason.BAD_ATTRIBUTE, f"{node.op_type} has no attribute {item.name[:80]!r}")
+            raise Refused(Reason.BAD_ATTRIBUTE, f"{node.op_type} has no attribute {item.name[:80]!a}")
         if item.type != schema.attributes[item.name].type.value:
             raise Refused(Reason.BAD_ATTRIBUTE, f"{node.op_type}.{item.name} is of type {item.type}")
         _check_attribute(f"{node.op_type}.{item.name}", item)
@@ -185,7 +190,7 @@ def _check_tensor(where: str, tensor: TensorProto) -> int:
         raise Refused(Reason.EXTERNAL_DATA, where)
     if tensor.data_type not in ITEM_BYTES or tensor.HasField("segment") or tensor.string_data:
         raise Refused(Reason.BAD_GRAPH, f"{where}: constant of element type {tensor.data_type}")
-    if len(tensor.dims) > 8 or any(length < 0 for length in tensor.dims):
+    if len(tensor.dims) > 8 or not all(0 <= length <= _MAX_ATTRIBUTE_INT for length in tensor.dims):
         raise Refused(Reason.BAD_SHAPE, f"{where}: constant of shape {list(tensor.dims[:16])}")
     elements = math.prod(tensor.dims)
     typed = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
@@ -197,9 +202,11 @@ def _check_tensor(where: str, tensor: TensorProto) -> int:
 
 
 def _check_constants(graph: GraphProto, limits: Limits) -> None:
+    if len(graph.initializer) > limits.nodes:
+        raise Refused(Reason.GRAPH_TOO_LARGE, f"{len(graph.initializer)} constants, at most {limits.nodes}")
     total = 0
     for tensor in graph.initializer:
-        total += _check_tensor(tensor.name[:80], tensor)
+        total += _check_tensor(ascii(tensor.name[:80]), tensor)
         if total > limits.constant_bytes:
             raise Refused(Reason.GRAPH_TOO_LARGE, f"constants of more than {limits.constant_bytes} bytes")
 
@@ -210,7 +217,7 @@ def _check_ports(graph: GraphProto, expected: Signature) -> None:
             raise Refused(Reason.BAD_SIGNATURE_OF_GRAPH, f"{len(found)} {what}, expected {len(wanted)}")
         for have, want in zip(found, wanted, strict=True):
             if _port(have) != want:
-                raise Refused(Reason.BAD_SIGNATURE_OF_GRAPH, f"{what}: {str(_port(have))[:200]}, expected {want}")
+                raise Refused(Reason.BAD_SIGNATURE_OF_GRAPH, f"{what}: {ascii(_port(have))[:200]}, expected {want}")
 
 
 def _port(value: ValueInfoProto) -> Port | None:
@@ -234,17 +241,18 @@ def _check_order(graph: GraphProto) -> None:
     for node in graph.node:
         for name in node.input:
             if name and name not in made:
-                raise Refused(Reason.BAD_GRAPH, f"{node.op_type} uses {name[:80]!r} before it is made")
+                raise Refused(Reason.BAD_GRAPH, f"{node.op_type} uses {name[:80]!a} before it is made")
         _declare(made, (name for name in node.output if name))
     for value in graph.output:
         if value.name not in made:
-            raise Refused(Reason.BAD_GRAPH, f"output {value.name!r} is never made")
+            raise Refused(Reason.BAD_GRAPH, f"output {value.name[:80]!a} is never made")
 
 
 def _declare(made: set[str], names: Iterable[str]) -> None:
     for name in names:
-        if not name or len(name) > _MAX_NAME or name in made:
-            raise Refused(Reason.BAD_GRAPH, f"name {name[:80]!r} is empty, too long, or made twice")
+        # What is not UTF-8 comes from the protobuf library as bytes.
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in made:
+            raise Refused(Reason.BAD_GRAPH, f"name {name[:80]!a} is empty, too long, not printable, or made twice")
         made.add(name)
 
 
@@ -267,17 +275,17 @@ def _concrete(element: int, shape: tuple[int | str, ...], batch: int) -> Shaped:
 
 
 def _check_cost(graph: GraphProto, shapes: dict[str, Shaped], expected: Signature, limits: Limits) -> GraphFacts:
-    lasting = [*(port[0] for port in expected.inputs), *(tensor.name for tensor in graph.initializer)]
-    outputs = [port[0] for port in expected.outputs]
-    memory = cost.memory(graph.node, shapes, lasting, outputs)
+    inputs, outputs = ([port[0] for port in ports] for ports in (expected.inputs, expected.outputs))
+    constants = [tensor.name for tensor in graph.initializer]
+    memory = cost.memory(graph.node, shapes, inputs, constants, outputs)
     if memory > limits.memory_bytes:
         raise Refused(Reason.TOO_MUCH_MEMORY, f"about {memory} bytes, this node lends {limits.memory_bytes}")
-    flops = sum(cost.flops(node, shapes) for node in graph.node)
-    if flops > limits.flops:
-        raise Refused(Reason.TOO_MUCH_COMPUTE, f"about {flops} operations a run, this node lends {limits.flops}")
+    work = sum(cost.work(node, shapes) for node in graph.node)
+    if work > limits.flops:
+        raise Refused(Reason.TOO_MUCH_COMPUTE, f"about {work} operations a run, this node lends {limits.flops}")
     return GraphFacts(
         ops=dict(sorted(Counter(node.op_type for node in graph.node).items())),
         parameters=expected.parameters,
-        flops=flops,
+        flops=sum(cost.flops(node, shapes) for node in graph.node),
         memory_bytes=memory,
     )

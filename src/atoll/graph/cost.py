@@ -10,6 +10,14 @@ from onnx import NodeProto
 from atoll.graph.shapes import Shaped, attributes
 
 # Operators whose result is a view of their input, or a few integers.
+_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+# Operators that take more than 2 ns for an element, and what that is in operations of a product.
+_DEAR_OPS = """
+    Abs ArgMax ArgMin Cast Concat Cos CumSum Div Elu Gather GatherElements Log Mod Pow ReduceL2 ScatterElements Sin
+    Softmax Softplus Tile Where
+"""
+_DEAR = frozenset(_DEAR_OPS.split())
+_SLOW, _PLAIN = 200, 20
 _FREE = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Constant"})
 
 
@@ -34,6 +42,17 @@ def flops(node: NodeProto, shapes: Mapping[str, Shaped]) -> int:
     return max([out, *(value.size for value in inputs)])
 
 
+def work(node: NodeProto, shapes: Mapping[str, Shaped]) -> int:
+    """Time that one node takes, as the operations of a matrix product that takes as long.
+
+    Products run at tens of operations a nanosecond; what goes through memory once or calls a function for each
+    element is slower by the factors below (measured on one thread, rounded up).
+    """
+    if node.op_type in _PRODUCTS or node.op_type in _FREE:
+        return flops(node, shapes)
+    return flops(node, shapes) * (_SLOW if node.op_type in _DEAR else _PLAIN)
+
+
 def workspace(node: NodeProto, shapes: Mapping[str, Shaped]) -> int:
     """Bytes that a node needs besides its inputs and outputs: a convolution's patches, one image at a time."""
     if node.op_type == "Conv":
@@ -46,10 +65,17 @@ def workspace(node: NodeProto, shapes: Mapping[str, Shaped]) -> int:
 
 
 def memory(
-    nodes: Sequence[NodeProto], shapes: Mapping[str, Shaped], lasting: Sequence[str], outputs: Sequence[str]
+    nodes: Sequence[NodeProto],
+    shapes: Mapping[str, Shaped],
+    inputs: Sequence[str],
+    constants: Sequence[str],
+    outputs: Sequence[str],
 ) -> int:
-    """Peak bytes: `lasting` (inputs, constants) and `outputs` for the whole run, other values until their last use."""
-    kept = {*lasting, *outputs}
+    """Peak bytes: `inputs`, `constants` and `outputs` for the whole run, other values until their last use.
+
+    A value that follows from constants alone is worked out when the graph is opened, and stays.
+    """
+    kept = {*inputs, *constants, *outputs, *_foldable(nodes, constants)}
     last_use = {name: index for index, node in enumerate(nodes) for name in (*node.output, *node.input) if name}
     standing = sum(shapes[name].bytes for name in kept)
     live = peak = 0
@@ -62,3 +88,12 @@ def memory(
         peak = max(peak, live + workspace(node, shapes))
         live -= ends.pop(index, 0)
     return standing + peak
+
+
+def _foldable(nodes: Sequence[NodeProto], constants: Sequence[str]) -> set[str]:
+    """Values that follow from constants alone."""
+    found = set(constants)
+    for node in nodes:
+        if all(name in found for name in node.input if name):
+            found.update(name for name in node.output if name)
+    return found

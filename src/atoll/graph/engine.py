@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
+from msgspec.structs import replace
+
 from atoll.errors import EngineFailed
 from atoll.graph import frames
 from atoll.graph.frames import Array, Header
-from atoll.graph.session import NEXT, Evaluation, TrainResult
+from atoll.graph.session import NEXT, Evaluation, Frozen, Pace, TrainResult
 
 # What the child may know of our environment: where to find Python and its packages, nothing else.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "LANG", "TMPDIR", "TEMP")
@@ -46,6 +48,7 @@ class Engine:
         self._turn = asyncio.Lock()
         self._child: Process | None = None
         self._stderr: asyncio.Task[bytes] | None = None
+        self._kept = b""  # id of the frozen tensors that the child holds
 
     async def __aenter__(self) -> Engine:
         await self.start()
@@ -77,31 +80,42 @@ class Engine:
         tensors: Mapping[str, Array],
         x: Array,
         y: Array,
-        first_step: int = 0,
-        learning_rate: float = 0.1,
+        pace: Pace,
+        frozen: Frozen | None = None,
     ) -> TrainResult:
         """Run `len(x)` steps of a step graph; see `LocalEngine.train` for shapes and dtypes."""
-        header = Header(method="train", graph=graph, first_step=first_step, learning_rate=learning_rate)
-        _, arrays = await self._ask(header, {"x": x, "y": y, **tensors})
+        header = Header("train", graph, b"", pace.first_step, pace.seed, pace.learning_rate)
+        _, arrays = await self._ask(header, {"x": x, "y": y, **tensors}, frozen)
         losses = arrays.pop("losses")
         return TrainResult({name.removeprefix(NEXT): value for name, value in arrays.items()}, losses)
 
     async def evaluate(
-        self, graph: bytes, tensors: Mapping[str, Array], x: Array, y: Array, batch: int = 500
+        self, graph: bytes, tensors: Mapping[str, Array], x: Array, y: Array, batch: int, frozen: Frozen | None = None
     ) -> Evaluation:
-        """Loss and correct answers over all samples; see `LocalEngine.evaluate`."""
-        header, _ = await self._ask(Header(method="evaluate", graph=graph, batch=batch), {"x": x, "y": y, **tensors})
-        return Evaluation(header.loss_sum, header.correct, header.count)
+        """Loss and metrics over all samples; see `LocalEngine.evaluate`."""
+        header = Header(method="evaluate", graph=graph, batch=batch)
+        found, _ = await self._ask(header, {"x": x, "y": y, **tensors}, frozen)
+        return Evaluation(found.loss_sum, found.count, found.sums)
 
-    async def predict(self, graph: bytes, tensors: Mapping[str, Array], x: Array, batch: int = 500) -> Array:
-        """Scores float32 [n, classes] of all samples; see `LocalEngine.predict`."""
-        _, arrays = await self._ask(Header(method="predict", graph=graph, batch=batch), {"x": x, **tensors})
+    async def predict(
+        self, graph: bytes, tensors: Mapping[str, Array], x: Array, batch: int, frozen: Frozen | None = None
+    ) -> Array:
+        """Scores float32 [n, ...] of all samples; see `LocalEngine.predict`."""
+        _, arrays = await self._ask(Header(method="predict", graph=graph, batch=batch), {"x": x, **tensors}, frozen)
         return arrays["scores"]
 
-    async def _ask(self, header: Header, arrays: Mapping[str, Array]) -> tuple[Header, dict[str, Array]]:
-        parts = frames.encode(header, arrays)
+    async def _ask(
+        self, header: Header, arrays: Mapping[str, Array], frozen: Frozen | None
+    ) -> tuple[Header, dict[str, Array]]:
+        """One request; frozen tensors cross the pipe only when the child does not hold them yet."""
+        name = frozen.id if frozen else b""
+        parts = frames.encode(replace(header, frozen=name), arrays)
         async with self._turn:
             child = await self._living()
+            if frozen and self._kept != name:
+                keep = frames.encode(Header(method="keep", frozen=name), frozen.tensors)
+                await self._exchange(child, keep, self.limits.wall_seconds)
+                self._kept = name
             return await self._exchange(child, parts, self.limits.wall_seconds)
 
     async def _living(self) -> Process:
@@ -155,7 +169,7 @@ class Engine:
         return " ".join([f"the process that runs graphs ended with code {code}", *last])
 
     async def _end(self) -> None:
-        child, self._child = self._child, None
+        child, self._child, self._kept = self._child, None, b""
         if child is None:
             return
         if child.returncode is None:

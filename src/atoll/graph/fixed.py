@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atoll.errors import Refused
-from atoll.graph.manifest import Manifest, Tensor
+from atoll.graph.spec import JobSpec, Tensor
 from atoll.wire.reasons import Reason
 
 Floats = npt.NDArray[np.float32]
@@ -45,17 +45,17 @@ def decode_vector(tensors: tuple[Tensor, ...], data: bytes) -> dict[str, Floats]
     return values
 
 
-def encode_model(manifest: Manifest, values: Mapping[str, Floats]) -> bytes:
+def encode_model(manifest: JobSpec, values: Mapping[str, Floats]) -> bytes:
     """MODEL BYTES: the certified tensors of `values` on their grids."""
     return encode_vector(manifest.vector_tensors, values)
 
 
-def decode_model(manifest: Manifest, data: bytes) -> dict[str, Floats]:
+def decode_model(manifest: JobSpec, data: bytes) -> dict[str, Floats]:
     """The certified tensors as float32, from MODEL BYTES."""
     return decode_vector(manifest.vector_tensors, data)
 
 
-def encode_state(manifest: Manifest, values: Mapping[str, Floats]) -> bytes:
+def encode_state(manifest: JobSpec, values: Mapping[str, Floats]) -> bytes:
     """STATE BYTES: MODEL BYTES of `values`, then its reset tensors as float32 little-endian.
 
     Raises Refused(DIVERGED) when a value is not a finite number.
@@ -66,7 +66,7 @@ def encode_state(manifest: Manifest, values: Mapping[str, Floats]) -> bytes:
     return encode_model(manifest, values) + b"".join(value.tobytes() for value in resets)
 
 
-def decode_state(manifest: Manifest, data: bytes) -> dict[str, Floats]:
+def decode_state(manifest: JobSpec, data: bytes) -> dict[str, Floats]:
     """All tensors as float32, from STATE BYTES; raises Refused(MALFORMED) on a wrong length."""
     _need_length(data, manifest.state_bytes)
     values = decode_model(manifest, data[: manifest.model_bytes])
@@ -78,7 +78,7 @@ def decode_state(manifest: Manifest, data: bytes) -> dict[str, Floats]:
     return values
 
 
-def first_state(manifest: Manifest, model: bytes) -> bytes:
+def first_state(manifest: JobSpec, model: bytes) -> bytes:
     """State 0 of a unit: the certified model, then zeros."""
     _need_length(model, manifest.model_bytes)
     return model + bytes(4 * manifest.reset_length)

@@ -36,17 +36,19 @@ class ArrayHead(msgspec.Struct, frozen=True, array_like=True):
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a frame says besides its arrays: a request's method or an answer, and its numbers.
 
-    `graph` is the graph's bytes; `error` is a sentence when a request failed.
+    `graph` is the graph's bytes, `frozen` the id of frozen tensors; `error` is a sentence when a request failed.
     """
 
     method: str = ""
     graph: bytes = b""
+    frozen: bytes = b""
     first_step: int = 0
+    seed: int = 0
     learning_rate: float = 0.0
     batch: int = 0
     loss_sum: float = 0.0
-    correct: int = 0
     count: int = 0
+    sums: dict[str, float] = {}
     error: str = ""
     arrays: tuple[ArrayHead, ...] = ()
 

@@ -21,7 +21,16 @@ from atoll.graph.frames import Array, Header
 from atoll.wire.hashing import blob_id
 
 CACHED_SESSIONS = 8
-NEXT = "next."
+NEXT, METRIC = "next.", "metric."
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Where a run of steps stands: the global number of its first step, the unit's seed, the base learning rate."""
+
+    first_step: int = 0
+    seed: int = 0
+    learning_rate: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,22 +42,30 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """Tensors that never change, float32 by name, and the blob id of the file that they come from (kept by it)."""
+
+    id: bytes
+    tensors: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Sum of the losses, number of correct answers, number of samples."""
+    """Sums over all samples: the losses, the metrics by name; and how many targets they are sums over."""
 
     loss_sum: float
-    correct: int
     count: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers."""
-        return self.correct / self.count
+    sums: dict[str, float]
 
     @property
     def loss(self) -> float:
         """Mean loss."""
-        return self.loss_sum / self.count
+        return self.loss_sum / max(1, self.count)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Mean of each metric."""
+        return {name: value / max(1, self.count) for name, value in self.sums.items()}
 
 
 class LocalEngine:
@@ -60,6 +77,7 @@ class LocalEngine:
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._sessions: OrderedDict[bytes, Any] = OrderedDict()
+        self._frozen: Frozen | None = None
 
     def train(
         self,
@@ -67,41 +85,60 @@ class LocalEngine:
         tensors: Mapping[str, Array],
         x: Array,
         y: Array,
-        first_step: int = 0,
-        learning_rate: float = 0.1,
+        pace: Pace,
+        frozen: Frozen | None = None,
     ) -> TrainResult:
         """Run `len(x)` steps of a step graph.
 
-        `x` [steps, batch, ...], `y` int64 [steps, batch]; `tensors` float32, all that the graph takes. The step
-        counter of the first step is `first_step`. The arrays given are not changed.
+        `x` [steps, batch, ...], `y` [steps, batch, ...]; `tensors` float32, all that the graph changes; `frozen` what
+        it takes besides. The arrays given are not changed.
         """
         try:
-            return _train(self._session(graph), tensors, x, y, first_step, learning_rate)
+            return _train(self._session(graph), tensors, x, y, pace, frozen.tensors if frozen else {})
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise _failure(error) from error
 
-    def evaluate(self, graph: bytes, tensors: Mapping[str, Array], x: Array, y: Array, batch: int = 500) -> Evaluation:
-        """Loss and correct answers over all samples: `x` [n, ...], `y` int64 [n], in batches of `batch`."""
+    def evaluate(
+        self, graph: bytes, tensors: Mapping[str, Array], x: Array, y: Array, batch: int, frozen: Frozen | None = None
+    ) -> Evaluation:
+        """Loss and metrics over all samples, `x` [n, ...] and `y` [n, ...], in batches of `batch`."""
         try:
             session = self._session(graph)
-            loss_sum, correct = 0.0, 0
+            names = [port.name for port in session.get_outputs()]
+            totals = dict.fromkeys(names, 0.0)
+            given = {**tensors, **(frozen.tensors if frozen else {})}
             for start in range(0, len(x), batch):
-                feed = {"x": x[start : start + batch], "y": y[start : start + batch], **tensors}
-                loss, right = session.run(["loss", "correct"], feed)
-                loss_sum += float(loss)
-                correct += int(right)
-            return Evaluation(loss_sum, correct, len(x))
+                feed = {"x": x[start : start + batch], "y": y[start : start + batch], **given}
+                for name, value in zip(names, session.run(names, feed), strict=True):
+                    totals[name] += float(value)
+            sums = {name.removeprefix(METRIC): total for name, total in totals.items() if name.startswith(METRIC)}
+            return Evaluation(totals["loss"], int(totals["count"]), sums)
         except Exception as error:  # as in train
             raise _failure(error) from error
 
-    def predict(self, graph: bytes, tensors: Mapping[str, Array], x: Array, batch: int = 500) -> Array:
-        """Scores float32 [n, classes] of all samples `x` [n, ...], in batches of `batch`."""
+    def predict(
+        self, graph: bytes, tensors: Mapping[str, Array], x: Array, batch: int, frozen: Frozen | None = None
+    ) -> Array:
+        """Scores float32 [n, ...] of all samples `x` [n, ...], in batches of `batch`."""
         try:
             session = self._session(graph)
-            parts = [session.run(["scores"], {"x": x[i : i + batch], **tensors})[0] for i in range(0, len(x), batch)]
+            given = {**tensors, **(frozen.tensors if frozen else {})}
+            parts = [session.run(["scores"], {"x": x[i : i + batch], **given})[0] for i in range(0, len(x), batch)]
             return np.concatenate(parts)
         except Exception as error:  # as in train
             raise _failure(error) from error
+
+    def keep(self, frozen: Frozen) -> None:
+        """Keep these tensors until others are kept, so that a request can name them by their id alone."""
+        self._frozen = frozen
+
+    def kept(self, name: bytes) -> Frozen | None:
+        """The tensors kept under this id, None for no id; raises EngineFailed if they are not here."""
+        if not name:
+            return None
+        if self._frozen is None or self._frozen.id != name:
+            raise EngineFailed("the frozen tensors were not handed over before they were used")
+        return self._frozen
 
     def _session(self, graph: bytes) -> Any:
         """The session of a graph: the most recently used ones are kept."""
@@ -132,22 +169,24 @@ def open_session(graph: bytes, threads: int) -> Any:
 
 
 def _train(
-    session: Any, tensors: Mapping[str, Array], x: Array, y: Array, first_step: int, learning_rate: float
+    session: Any, tensors: Mapping[str, Array], x: Array, y: Array, pace: Pace, fixed: Mapping[str, Array]
 ) -> TrainResult:
     """Two sets of buffers take turns as input and output, so the model is copied neither in nor out between steps."""
     steps = len(x)
     here = {name: np.array(value, np.float32) for name, value in tensors.items()}
     there = {name: np.empty_like(value) for name, value in here.items()}
     counter = np.zeros((), np.int64)
-    rate = np.array(learning_rate, np.float32)
+    scalars = {
+        "step": counter,
+        "seed": np.array(pace.seed, np.int64),
+        "learning_rate": np.array(pace.learning_rate, np.float32),
+    }
     loss = np.zeros((), np.float32)
     losses = np.zeros(steps, np.float32)
     turns = []
     for source, target in ((here, there), (there, here)):
         binding = session.io_binding()
-        binding.bind_cpu_input("step", counter)
-        binding.bind_cpu_input("learning_rate", rate)
-        for name, value in source.items():
+        for name, value in (*scalars.items(), *source.items(), *fixed.items()):
             binding.bind_cpu_input(name, value)
         _bind_output(binding, "loss", loss)
         for name, value in target.items():
@@ -155,7 +194,7 @@ def _train(
         turns.append(binding)
     for index in range(steps):
         binding = turns[index % 2]
-        counter[...] = first_step + index
+        counter[...] = pace.first_step + index
         binding.bind_cpu_input("x", np.ascontiguousarray(x[index]))
         binding.bind_cpu_input("y", np.ascontiguousarray(y[index]))
         session.run_with_iobinding(binding)
@@ -177,19 +216,24 @@ def _failure(error: Exception) -> EngineFailed:
 def answer(engine: LocalEngine, header: Header, arrays: dict[str, Array]) -> tuple[Header, dict[str, Array]]:
     """Carry out one request of the parent; a failure becomes an answer with `error`."""
     try:
+        if header.method == "start":
+            return Header(), {}
+        if header.method == "keep":
+            engine.keep(Frozen(header.frozen, arrays))
+            return Header(), {}
         x = arrays.pop("x", np.empty(0, np.float32))
         y = arrays.pop("y", np.empty(0, np.int64))
+        frozen = engine.kept(header.frozen)
         match header.method:
-            case "start":
-                return Header(), {}
             case "train":
-                result = engine.train(header.graph, arrays, x, y, header.first_step, header.learning_rate)
+                pace = Pace(header.first_step, header.seed, header.learning_rate)
+                result = engine.train(header.graph, arrays, x, y, pace, frozen)
                 return Header(), {"losses": result.losses, **{NEXT + k: v for k, v in result.tensors.items()}}
             case "evaluate":
-                found = engine.evaluate(header.graph, arrays, x, y, header.batch)
-                return Header(loss_sum=found.loss_sum, correct=found.correct, count=found.count), {}
+                found = engine.evaluate(header.graph, arrays, x, y, header.batch, frozen)
+                return Header(loss_sum=found.loss_sum, count=found.count, sums=found.sums), {}
             case "predict":
-                return Header(), {"scores": engine.predict(header.graph, arrays, x, header.batch)}
+                return Header(), {"scores": engine.predict(header.graph, arrays, x, header.batch, frozen)}
         return Header(error=f"unknown method {header.method}"), {}
     except EngineFailed as error:
         return Header(error=str(error)), {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from atoll.errors import Refused
+from atoll.graph.windows import SLIDING, check_window
 from atoll.wire.reasons import Reason
 
 ITEM_BYTES = {
@@ -25,10 +27,11 @@ ITEM_BYTES = {
     TensorProto.INT8: 1,
     TensorProto.INT32: 4,
     TensorProto.INT64: 8,
+    TensorProto.UINT64: 8,
     TensorProto.BOOL: 1,
 }
 MAX_KNOWN = 64  # elements of an integer tensor whose values are followed
-MAX_DIMENSION = 1 << 40  # beyond it a product could leave 64 bits inside the inference rules
+MAX_RANK = 16
 
 Ints = npt.NDArray[np.int64]
 
@@ -40,7 +43,7 @@ class Shaped:
     element: int
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
@@ -50,7 +53,7 @@ class Shaped:
         """Bytes that the value takes."""
         return self.size * ITEM_BYTES[self.element]
 
-    @property
+    @cached_property
     def proto(self) -> TypeProto:
         """The same as ONNX writes it."""
         return helper.make_tensor_type_proto(self.element, list(self.shape))
@@ -74,6 +77,7 @@ class Walk:
     def step(self, node: NodeProto) -> None:
         """Infer the outputs of `node`; raises Refused(BAD_SHAPE, TENSOR_TOO_LARGE or BAD_GRAPH)."""
         schema = onnx.defs.get_schema(node.op_type, self.opset, "")
+        self._check_sizes(node)
         types = {name: self.shapes[name].proto for name in node.input if name}
         data = {name: numpy_helper.from_array(self.known[name]) for name in node.input if name in self.known}
         try:
@@ -90,6 +94,14 @@ class Walk:
                 self.shapes[name] = self._bounded(node, name, inferred.get(name))
         self._follow(node)
 
+    def _check_sizes(self, node: NodeProto) -> None:
+        """What the inference rules would take at its word."""
+        if node.op_type in SLIDING:
+            check_window(node, attributes(node), [self.shapes[name].shape for name in node.input if name])
+        parts = attributes(node).get("num_outputs") if node.op_type == "Split" else None
+        if parts is not None and parts != len(node.output):
+            raise Refused(Reason.BAD_ATTRIBUTE, f"Split.num_outputs is {parts} for {len(node.output)} outputs")
+
     def _bounded(self, node: NodeProto, name: str, kind: TypeProto | None) -> Shaped:
         where = f"{node.op_type} {name}"
         if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
@@ -102,7 +114,10 @@ class Walk:
             raise Refused(Reason.BAD_SHAPE, f"{where}: element type {found.element} is not allowed")
         if any(length < 0 for length in found.shape):
             raise Refused(Reason.BAD_SHAPE, f"{where}: shape {found.shape}")
-        if max(found.shape, default=1) > MAX_DIMENSION or found.size > self.tensor_elements:
+        if len(found.shape) > MAX_RANK:
+            raise Refused(Reason.BAD_SHAPE, f"{where}: {len(found.shape)} dimensions, at most {MAX_RANK}")
+        # A dimension of 0 makes no other one harmless: what is reduced over it comes back at full size.
+        if math.prod(max(1, length) for length in found.shape) > self.tensor_elements:
             raise Refused(Reason.TENSOR_TOO_LARGE, f"{where}: shape {found.shape}")
         return found
 
@@ -115,7 +130,8 @@ class Walk:
         if node.op_type == "Shape":
             self.known[name] = _shape_value(node, self.shapes[node.input[0]].shape)
         elif node.op_type in _RULES and all(part in self.known for part in node.input):
-            value = _RULES[node.op_type](node, [self.known[part] for part in node.input])
+            with np.errstate(over="ignore"):  # a sum beyond 64 bits wraps around, as in ONNX Runtime
+                value = _RULES[node.op_type](node, [self.known[part] for part in node.input])
             if value is not None:
                 self.known[name] = np.asarray(value, np.int64).reshape(shaped.shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from atoll.errors import Refused
 from atoll.graph.archive import ModelFile, unpack_model
 from atoll.graph.check import Limits, check_graph
-from atoll.graph.fixed import decode_model
-from atoll.graph.signatures import signature_of
+from atoll.graph.session import Frozen
+from atoll.graph.signatures import ports_of, signature_of
+from atoll.graph.spec import MAX_RANK
 from atoll.inference.messages import Predict, Scores
 from atoll.wire.reasons import Reason
 
@@ -21,8 +23,10 @@ Floats = NDArray[np.float32]
 class Predictor(Protocol):
     """What runs a predict graph (atoll.graph.engine.Engine)."""
 
-    async def predict(self, graph: bytes, tensors: dict[str, Floats], x: NDArray[Any]) -> Floats:
-        """Scores [n, classes] of inputs x [n, ...]."""
+    async def predict(
+        self, graph: bytes, tensors: dict[str, Floats], x: NDArray[Any], batch: int, frozen: Frozen | None
+    ) -> Floats:
+        """Scores [n, ...] of inputs x [n, ...]."""
 
 
 def open_model(data: bytes, limits: Limits | None = None) -> ModelFile:
@@ -42,20 +46,21 @@ def read_inputs(model: ModelFile, request: Predict) -> NDArray[Any]:
 
 
 async def scores(model: ModelFile, x: NDArray[Any], predictor: Predictor) -> Floats:
-    """Run the model on inputs x [n, ...]; float32 [n, classes]."""
-    return await predictor.predict(model.predict, decode_model(model.manifest, model.model), x)
+    """Run the model on inputs x [n, ...]; float32 [n, ...]."""
+    batch = ports_of(model.manifest).evaluate_batch
+    return await predictor.predict(model.predict, model.tensors, x, batch, model.frozen)
 
 
 def encode_scores(values: Floats) -> Scores:
     """Scores as they cross the network."""
-    return Scores(values.shape[1], np.ascontiguousarray(values, "<f4").tobytes())
+    return Scores(values.shape[1:], np.ascontiguousarray(values, "<f4").tobytes())
 
 
 def decode_scores(answer: Scores, count: int) -> Floats:
-    """Scores from a peer, [count, classes]; raises Refused(MALFORMED) unless they are finite numbers."""
-    if answer.classes < 1 or len(answer.values) != 4 * answer.classes * count:
+    """Scores from a peer, [count, ...]; raises Refused(MALFORMED) unless they are finite numbers."""
+    if len(answer.shape) > MAX_RANK or len(answer.values) != 4 * math.prod(answer.shape) * count:
         raise Refused(Reason.MALFORMED, f"{len(answer.values)} bytes of scores for {count} inputs")
-    values = np.frombuffer(answer.values, "<f4").reshape(count, answer.classes)
+    values = np.frombuffer(answer.values, "<f4").reshape(count, *answer.shape)
     if not np.isfinite(values).all():
         raise Refused(Reason.MALFORMED, "the scores are not finite numbers")
     return values

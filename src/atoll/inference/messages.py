@@ -22,7 +22,7 @@ class Predict(Request, frozen=True, tag=1):
 
 
 class Scores(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The answer: float32 little-endian [count, classes], C order."""
+    """The answer: float32 little-endian [count, *shape], C order."""
 
-    classes: int
+    shape: tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 20)], ...]
     values: bytes

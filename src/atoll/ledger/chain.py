@@ -270,6 +270,10 @@ class Chain:
         allowing = self._call("Token", "approve", self.addresses.jobs, amount)
         return self._send(allowing, Call(top_up.name, top_up.to, top_up.data, gas=200_000))[1]
 
+    def shorten(self, job: bytes, rounds: int) -> Tx:
+        """End a job after `rounds` rounds, at least two more than are certified on the chain."""
+        return self.transact("Jobs", "shorten", job, rounds)
+
     def enlist(self, job: bytes, tip: bytes) -> Tx:
         """Offer this node to a job with the tip of its hash chain."""
         return self.transact("Jobs", "enlist", job, tip)

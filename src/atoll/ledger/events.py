@@ -115,6 +115,14 @@ class ToppedUp(Event):
 
 
 @dataclass(frozen=True)
+class Shortened(Event):
+    """A job ends earlier than was planned: after `rounds` rounds."""
+
+    job: bytes
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Enlisted(Event):
     """A node offered itself to a job."""
 

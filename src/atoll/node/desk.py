@@ -75,6 +75,12 @@ class Desk:
             "stored": {"blobs": node.blobs.total_bytes, "pieces": node.pieces.total_bytes},
             "gas": {name: [use.calls, use.total] for name, use in node.chain.gas_by_call.items()},
             "epochs": len(node.settler.book.epochs),
+            "network": {
+                "rpc": node.settings.rpc,
+                "registry": format_account(node.chain.addresses.registry),
+                "chain_id": node.chain.addresses.chain_id,
+                "first_block": node.settings.first_block,
+            },
             "jobs": [self._job(runner) for runner in node.jobs.runners],
         }
 
@@ -89,17 +95,20 @@ class Desk:
             if row.kind == UNIT and row.reason in GUILTY
         ]
         model = jobs.models.get(job)
+        known_scores = sorted(jobs.scores[job].items())
+        scores = {str(number): found for number, found in known_scores if number < runner.job.end}
         return {
             "job": "0x" + job.hex(),
             "name": jobs.materials[job].manifest.name,
             "round": runner.job.standing.round,
-            "rounds": runner.job.terms.rounds,
+            "rounds": runner.job.end,
             "phase": runner.progress.phase,
             "leader": self._leader(runner),
             "roster": len(runner.job.standing.roster),
             "certified": known.certified if known else 0,
             "done": runner.job.standing.done,
-            "accuracy": {str(number): value for number, value in sorted(jobs.accuracy[job].items())},
+            "scores": scores,
+            "accuracy": {number: found["accuracy"] for number, found in scores.items() if "accuracy" in found},
             "accepted": [
                 sum(row.kind == UNIT and row.reason == 0 for row in one.certificate.verdicts) for one in finished
             ],
@@ -147,7 +156,7 @@ class Desk:
         """Serve a data set ("mnist" or a directory of IDX files) and files of this device to the network."""
         node, data = self._node, params.get("data")
         if data is not None:
-            node.jobs.share(str(data) if data == "mnist" else str(Path(str(data)).resolve()))
+            node.jobs.share(str(data))
         blobs = [node.blobs.put(Path(str(path)).read_bytes(), pin=True).hex() for path in params.get("files", [])]
         return {"data": ["0x" + one.root.hex() for one in node.library.shared], "blobs": blobs}
 

@@ -110,6 +110,8 @@ class Job:
         self.committees: list[tuple[bytes, ...]] = [self.standing.committee]
         self._later: dict[int, dict[bytes, list[Signed]]] = {}  # round -> sender -> messages
         self._history: dict[int, list[Signed]] = {}  # certificates of later rounds
+        self._models: list[bytes] = []  # certified ones, by round
+        self.end = terms.rounds
         self._asked = now
         self._answered: dict[bytes, float] = {}
         self.round: Round | None = self._open_round(now)
@@ -153,6 +155,16 @@ class Job:
                 waiting = self._next_round(finished, now)
         return out
 
+    def shorten(self, rounds: int) -> bool:
+        """The job ends after `rounds` rounds: what this node knows of later ones does not count. Whether it is over."""
+        self.end = min(self.end, rounds)
+        if self.standing.round < self.end:
+            return False
+        self.round = None
+        del self.certificates[self.end :], self.committees[self.end + 1 :], self._models[self.end :]
+        self.standing = replace(self.standing, round=self.end, model=self._models[-1], done=True)
+        return True
+
     def resume(self, now: float) -> list[Effect]:
         """After a restart, once the journal has been folded in."""
         return self.round.resume(now) + self.handle(Tick(), now) if self.round else []
@@ -163,6 +175,9 @@ class Job:
             self.certificates.append(self.round.ballot.quorums[Phase.CERTIFY])
         self.standing = advance(self.terms, self.standing, finished.certificate)
         self.committees.append(self.standing.committee)
+        self._models.append(self.standing.model)
+        if self.standing.round >= self.end:
+            self.standing = replace(self.standing, done=True)
         self.round = None if self.standing.done else self._open_round(now)
         kept = self._history.pop(self.standing.round, [])  # a certificate first: no work for the past
         for signeds in self._later.pop(self.standing.round, {}).values():

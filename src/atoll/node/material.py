@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from atoll.errors import Corrupt, Refused
 from atoll.graph.check import Limits, check_job
 from atoll.graph.manifest import Manifest
-from atoll.training.data import DataSet, SampleStore
+from atoll.graph.params import first_model, frozen_of, read_params
+from atoll.graph.session import Frozen
+from atoll.training.data import DataSet, Form, SampleStore
 from atoll.transfer.blobs import BlobStore
 from atoll.transfer.client import fetch_blob, fetch_samples
 from atoll.wire.reasons import Reason
@@ -30,7 +31,7 @@ class Library:
         self.blobs = blobs
         self._folder, self._ask, self._account = samples_folder, ask, account
         self._shared: dict[bytes, DataSet] = {}
-        self._stores: dict[tuple[bytes, int, int], SampleStore] = {}
+        self._stores: dict[tuple[bytes, int, Form], SampleStore] = {}
 
     async def fetch(self, blob: bytes, sources: Sequence[bytes], limit: int = MAX_BLOB_BYTES) -> bytes:
         """A blob of at most `limit` bytes by its id; a damaged copy is fetched again. Raises Unreachable or Refused."""
@@ -64,22 +65,21 @@ class Library:
 
     async def gather(
         self, manifest: Manifest, rows: NDArray[np.int64], sources: Sequence[bytes]
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Samples of a job's data, fetched and proven where they are missing; x and y begin with the rows' shape.
 
         Raises Refused(BAD_MANIFEST) when the job says something else about a data set than is known of it here.
         """
         root = bytes.fromhex(manifest.data.root[2:])
         flat = rows.reshape(-1)
-        shared = self._shared.get(root)
+        shared, form = self._shared.get(root), Form.of(manifest)
         if shared is not None:
-            size = math.prod(manifest.input.shape)
-            if (manifest.data.count, size) != (len(shared), math.prod(shared.shape)):
-                detail = f"{manifest.data.count} samples of {size} bytes, but data set 0x{root.hex()[:8]} is another"
+            if (manifest.data.count, form.layout) != (len(shared), shared.form.layout):
+                detail = f"{manifest.data.count} samples {form.layout}, but data set 0x{root.hex()[:8]} is another"
                 raise Refused(Reason.BAD_MANIFEST, detail)
-            x, y = shared.images[flat], shared.labels[flat].astype(np.int64)
+            x, y = shared.x[flat], shared.y[flat]
         else:
-            store = self._store(root, manifest.data.count, manifest.input.shape)
+            store = self._store(root, manifest.data.count, form)
             missing = store.missing(flat)
             if missing:
                 others = [account for account in sources if account != self._account]
@@ -87,13 +87,13 @@ class Library:
                 for index, sample in zip(missing, fetched, strict=True):
                     store.keep(index, sample)
             x, y = store.gather(flat)
-        return x.reshape(*rows.shape, *manifest.input.shape), y.reshape(rows.shape)
+        return x.reshape(*rows.shape, *form.x_shape), y.reshape(*rows.shape, *form.y_shape)
 
-    def _store(self, root: bytes, count: int, shape: Sequence[int]) -> SampleStore:
+    def _store(self, root: bytes, count: int, form: Form) -> SampleStore:
         # What a manifest says of a root may be wrong: each claim has a file of its own, so none can spoil another's.
-        key = (root, count, math.prod(shape))
+        key = (root, count, form)
         if key not in self._stores:
-            self._stores[key] = SampleStore(self._folder / str(count), root, count, shape)
+            self._stores[key] = SampleStore(self._folder / str(count), root, count, form)
         return self._stores[key]
 
     def close(self) -> None:
@@ -110,6 +110,8 @@ class Material:
     step: bytes
     evaluate: bytes
     predict: bytes
+    params: bytes
+    frozen: Frozen | None
     sources: tuple[bytes, ...] = field(default=())
 
 
@@ -120,12 +122,14 @@ async def bring(
     manifest = Manifest.from_bytes(await library.fetch(manifest_id, sources))
     parts = [
         await library.fetch(bytes.fromhex(name), sources)
-        for name in (manifest.step, manifest.evaluate, manifest.predict, manifest.initial, manifest.data.card)
+        for name in (manifest.step, manifest.evaluate, manifest.predict, manifest.params, manifest.data.card)
     ]
-    step, evaluate, predict, initial, _ = parts
-    if len(initial) != manifest.model_bytes:
-        raise Refused(Reason.BAD_MANIFEST, f"the first model has {len(initial)} bytes, not {manifest.model_bytes}")
+    step, evaluate, predict, params, _ = parts
     check_job(manifest, step, evaluate, predict, limits())
-    for name in (manifest.step, manifest.evaluate, manifest.predict, manifest.initial):
+    values = read_params(params, manifest.tensors)
+    initial = first_model(values, manifest.tensors)
+    if library.keep(initial).hex() != manifest.initial:
+        raise Refused(Reason.BAD_MANIFEST, "the file of first values does not give the manifest's first model")
+    for name in (manifest.step, manifest.evaluate, manifest.predict, manifest.params, manifest.initial):
         library.blobs.pin(bytes.fromhex(name))
-    return Material(manifest, step, evaluate, predict, tuple(sources))
+    return Material(manifest, step, evaluate, predict, params, frozen_of(params, manifest.tensors), tuple(sources))

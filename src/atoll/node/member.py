@@ -6,16 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atoll.errors import AtollError, Refused, TransactionFailed
-from atoll.graph.archive import pack_model
+from atoll.graph.archive import ModelFile, pack_model
 from atoll.graph.check import Limits
 from atoll.graph.fixed import decode_model
+from atoll.graph.signatures import ports_of
 from atoll.ledger.rewards import Prices, budget_per_round
 from atoll.node.book import JobAccount
 from atoll.node.job import Job, Terms
@@ -29,7 +29,7 @@ from atoll.storage.placement import group_of
 from atoll.training.audit import REPLICAS
 from atoll.training.beacon import tip
 from atoll.training.context import HOLDER, MAX_ROSTER, VALIDATOR, WORKER, Enlistment, Member, Timing
-from atoll.training.data import DataSet, bundled_mnist, load_directory
+from atoll.training.data import DataSet, load
 from atoll.training.events import Finished, Received
 from atoll.training.workbench import Bench, Workbench
 from atoll.wire.hashing import blob_id, keccak
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 STORE_RANK_SECONDS = 5.0
 COMMITTEE_SIZE = 7
 REFUSED_SECONDS = 30.0
+EVALUATED = 4096  # held-out samples that grade a model, evenly spread over all of them
 
 
 class Jobs:
@@ -53,7 +54,7 @@ class Jobs:
         self._node = node
         self._runners: dict[bytes, Runner] = {}
         self.materials: dict[bytes, Material] = {}
-        self.accuracy: dict[bytes, dict[int, float]] = {}
+        self.scores: dict[bytes, dict[int, dict[str, float]]] = {}  # job -> round -> loss and metrics
         self.models: dict[bytes, bytes] = {}  # job -> blob id of the stored model
         self.finished: dict[bytes, list[Finished]] = {}
         self._enlisted: dict[bytes, dict[bytes, Enlistment]] = {}
@@ -85,9 +86,11 @@ class Jobs:
                 self._enlisted[job].update(known.enlisted)
             if job in self.materials:
                 self._open_account(known)  # its budget may have grown
+            if job in self._runners:
+                self._shorten(job, known.end)
             if job in self._runners or job in self._busy or time.time() < self._waiting.get(job, 0):
                 continue
-            if known.certified == known.rounds and self._node.journal.get_snapshot(f"job/{job.hex()}") is None:
+            if known.certified == known.end and self._node.journal.get_snapshot(f"job/{job.hex()}") is None:
                 continue  # over before this node heard of it
             self._busy.add(job)
             self._node.spawn(self._take(known))
@@ -126,7 +129,7 @@ class Jobs:
     def _open_account(self, known: JobView) -> None:
         policy = self.materials[known.job].manifest.policy
         prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price)
-        account = JobAccount(prices, known.rounds, policy.epoch_rounds, known.budget)
+        account = JobAccount(prices, known.end, policy.epoch_rounds, known.budget)
         self._node.settler.book.open_job(known.job, account)
 
     def _room(self, known: JobView, material: Material) -> int:
@@ -174,17 +177,18 @@ class Jobs:
         seed = self._seed(job)
         member = Member(node.account, node.keys.account.sign_digest, seed, keccak(b"atoll/salt/1" + seed), known.rounds)
         self._enlisted[job] = dict(known.enlisted)
-        self.finished[job], self.accuracy[job] = [], {}
+        self.finished[job], self.scores[job] = [], {}
         core = Job(terms, self._enlisted[job], member, time.monotonic())
         runner = Runner(
             core,
             self._workbench(known, material),
             node.journal,
             node.courier,
-            lambda finished: self._on_round(job, finished),
+            lambda finished: self._on_round(core, finished),
             node.options.opponent,
         )
         runner.paused = node.paused
+        core.shorten(known.end)
         runner.replay()
         self._runners[job] = runner
         node.spawn(runner.run())
@@ -201,25 +205,37 @@ class Jobs:
             return await node.library.fetch(blob, sources, manifest.state_bytes)  # nothing in a round is larger
 
         shards = max(1, len(known.roster))
-        return Workbench(Bench(manifest, material.step, node.engine, fetch, node.library.keep, gather, shards))
+        parts = (manifest, material.step, node.engine, fetch, node.library.keep, gather, shards, material.frozen)
+        return Workbench(Bench(*parts))
 
     # -- after a round ---------------------------------------------------------------------------------------------
-    def _on_round(self, job: bytes, finished: Finished) -> None:
+    def _on_round(self, core: Job, finished: Finished) -> None:
+        job = core.terms.job
         self.finished[job].append(finished)
         self._node.settler.book.certified(job, finished.round, finished.certificate)
         self._node.blobs.pin(finished.certificate.model)
         self._to_evaluate.put_nowait((job, finished.round, finished.certificate.model))
-        if finished.certificate.last:
+        if core.standing.done and finished.round + 1 == core.standing.round:
             self._node.spawn(self._store(job, finished))
 
-    def share(self, name: str) -> None:
-        """Serve a data set ("mnist" or a directory), now and after a restart; its held-out part grades the models.
+    def _shorten(self, job: bytes, end: int) -> None:
+        """The developer ended the job early: rounds that this node saw beyond its end do not count."""
+        runner = self._runners[job]
+        if end >= runner.job.end:
+            return
+        log.info("job %s ends after %d rounds", job.hex()[:8], end)
+        if runner.shorten(end):
+            del self.finished[job][end:]
+            self._node.spawn(self._store(job, self.finished[job][-1]))
 
-        Raises BadInput.
+    def share(self, name: str) -> None:
+        """Serve a data set (as `atoll.training.data.load` finds it), now and after a restart.
+
+        Its held-out part grades the models. Raises BadInput or Corrupt.
         """
-        train, held_out = bundled_mnist() if name == "mnist" else load_directory(Path(name))
-        self._node.library.share(train)
-        self._held_out[held_out.root] = held_out
+        source = load(name, self._node.home)
+        self._node.library.share(source.train)
+        self._held_out[source.held_out.root] = source.held_out
         names = sorted({*self._shares(), name})
         self._node.journal.put_snapshot("shares", "\n".join(names).encode())
 
@@ -246,18 +262,20 @@ class Jobs:
             if data is None:
                 continue
             try:
-                self.accuracy[job][number] = await self._accuracy(job, name, data)
+                self.scores[job][number] = await self._scores(job, name, data)
             except AtollError as error:
                 log.warning("round %d could not be evaluated: %s", number, error)
 
-    async def _accuracy(self, job: bytes, name: bytes, data: DataSet) -> float:
+    async def _scores(self, job: bytes, name: bytes, data: DataSet) -> dict[str, float]:
         material = self.materials[job]
         model = await self._node.library.fetch(name, list(self._enlisted[job]))
-        shape = (len(data), *material.manifest.input.shape)
-        labels = data.labels.astype(np.int64)
-        tensors = decode_model(material.manifest, model)
-        found = await self._node.engine.evaluate(material.evaluate, tensors, data.images.reshape(shape), labels)
-        return found.accuracy
+        manifest = material.manifest
+        rows = np.linspace(0, len(data), min(len(data), EVALUATED), endpoint=False).astype(np.int64)
+        x = data.x[rows].reshape(-1, *manifest.input.shape)
+        tensors, batch = decode_model(manifest, model), ports_of(manifest).evaluate_batch
+        engine = self._node.engine
+        found = await engine.evaluate(material.evaluate, tensors, x, data.y[rows], batch, material.frozen)
+        return {"loss": found.loss, **found.metrics}
 
     # -- the result --------------------------------------------------------------------------------------------------
     def stored(self, job: bytes, blob: bytes) -> None:
@@ -288,7 +306,7 @@ class Jobs:
             return
         order = list(finished.certificate.roster)
         rank = order.index(node.account) if node.account in order else len(order)
-        while self.held_out(job) is not None and finished.round not in self.accuracy[job]:
+        while self.held_out(job) is not None and finished.round not in self.scores[job]:
             await asyncio.sleep(0.1)
         if self.held_out(job) is None:
             await asyncio.sleep((2 + rank) * STORE_RANK_SECONDS)
@@ -311,7 +329,7 @@ class Jobs:
     async def _hand_out(self, job: bytes, finished: Finished) -> bytes:
         node, material = self._node, self.materials[job]
         model = await node.library.fetch(finished.certificate.model, list(self._enlisted[job]))
-        scores = self.accuracy[job]
+        scores = self.scores[job].get(finished.round, {})
         card = {
             "name": material.manifest.name,
             "job": "0x" + job.hex(),
@@ -319,10 +337,11 @@ class Jobs:
             "workers": len(finished.certificate.roster),
             "model": finished.certificate.model.hex(),
             "data": material.manifest.data.card,
-            "accuracy": round(scores[finished.round], 4) if finished.round in scores else None,
+            "scores": {key: round(value, 6) for key, value in scores.items()},
             "lane": "public",
         }
-        bundle = pack_model(card, material.predict, model, material.manifest)
+        params = material.params if material.frozen else b""
+        bundle = pack_model(ModelFile(card, material.predict, model, material.manifest, params))
         return (await self.store(bundle)).blob
 
     async def store(self, data: bytes) -> Layout:

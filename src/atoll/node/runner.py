@@ -162,6 +162,14 @@ class Runner:
             self.progress.ended = time.time()
         self._on_round(finished)
 
+    def shorten(self, rounds: int) -> bool:
+        """The developer ends the job after `rounds` rounds; whether it is over now."""
+        over = self.job.shorten(rounds)
+        if over:
+            self.progress.ended = time.time()
+            self._note_phase()
+        return over
+
     async def _do(self, effect: Effect, current: Round | None) -> None:
         """One piece of work, tried again as long as its round is open."""
         if current is None:

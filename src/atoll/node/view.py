@@ -30,6 +30,12 @@ class JobView:
     model: bytes = b""
     drawn: int = 0
     refunded: int = 0
+    shortened: int | None = None
+
+    @property
+    def end(self) -> int:
+        """Rounds after which the job is over; `rounds` are those that were asked for."""
+        return self.rounds if self.shortened is None else self.shortened
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class View:
                 self.jobs[job] = JobView(job, event.developer, event.manifest, event.budget, event.rounds, event.seed)
             case events.ToppedUp(job=job, budget=budget):
                 self.jobs[job] = replace(self.jobs[job], budget=budget)
+            case events.Shortened(job=job, rounds=rounds):
+                self.jobs[job] = replace(self.jobs[job], shortened=rounds)
             case events.Enlisted(job=job, account=account):
                 known = self.jobs[job]
                 entry = Enlistment(event.tip, event.roles, self.stakes.get(account, 0))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from atoll.errors import AtollError, InternalError, Refused, Unreachable
 from atoll.graph.manifest import Manifest
-from atoll.graph.session import LocalEngine, TrainResult
+from atoll.graph.session import Frozen, LocalEngine, Pace, TrainResult
 from atoll.node.job import Job, Terms
 from atoll.sim.clock import Clock, at_once
 from atoll.sim.faults import Crash, Dice, Faults
@@ -58,9 +58,9 @@ class _Engine:
         self._random = np.random.default_rng(seed)
 
     async def train(
-        self, graph: bytes, tensors: Any, x: Any, y: Any, first_step: int, learning_rate: float
+        self, graph: bytes, tensors: Any, x: Any, y: Any, pace: Pace, frozen: Frozen | None
     ) -> TrainResult:
-        result = self._local.train(graph, tensors, x, y, first_step, learning_rate)
+        result = self._local.train(graph, tensors, x, y, pace, frozen)
         if not self._drift:
             return result
         noisy = {}

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from atoll.errors import AtollError, BadInput, InternalError
-from atoll.graph.manifest import Data, Policy
+from atoll.graph.manifest import Data, Manifest, Policy
 from atoll.graph.zoo import load_zoo
 from atoll.ledger.rewards import Prices, budget_per_round
 from atoll.node.book import Book, JobAccount
@@ -88,9 +88,9 @@ def material(model: str, rounds: int) -> Material:
     zoo = load_zoo(model)
     roots = ("0x" + train.root.hex(), "0x" + held_out.root.hex())
     data = Data(root=roots[0], count=len(train), held_out_root=roots[1], held_out_count=len(held_out), card="00" * 32)
-    manifest = zoo.manifest(data, rounds, PRICES)
-    images = train.images.reshape(len(train), *manifest.input.shape)
-    return Material(manifest, zoo.step, zoo.initial_model, images, train.labels)
+    manifest = Manifest.post(zoo.spec, data, rounds, PRICES)
+    images = train.x.reshape(len(train), *manifest.input.shape)
+    return Material(manifest, zoo.step, zoo.model, images, train.y)
 
 
 def play(scenario: Scenario, seed: int, on: Material | None = None) -> Outcome:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.errors import Refused
-from atoll.graph.manifest import Update
+from atoll.graph.spec import Update
 from atoll.training.fixed import model_of, shift_half_even, vector_of
 from atoll.wire.reasons import Reason
 

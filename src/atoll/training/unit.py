@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll.graph.manifest import Partition
 from atoll.wire.generator import Generator
 from atoll.wire.hashing import Domain, Tag, tagged, u32
 from atoll.wire.merkle import MerkleTree
@@ -33,6 +34,11 @@ class UnitSpec:
     shard: int
     beacon: bytes
     id: bytes = field(init=False)
+
+    @property
+    def seed(self) -> int:
+        """What the step graph's own random numbers (dropout) start from: 31 bits of the unit's id."""
+        return int.from_bytes(self.id[:4], "big") >> 1
 
     def __post_init__(self) -> None:
         place = (self.domain.encode(), self.job, u32(self.round), self.beacon)
@@ -62,15 +68,17 @@ def assign_units(
     ]
 
 
-def shards_of(root: bytes, count: int, shards: int) -> list[Indices]:
+def shards_of(root: bytes, count: int, shards: int, partition: Partition = "shuffled") -> list[Indices]:
     """Sample indices of each shard: int64 arrays whose lengths differ by one at most.
 
-    Samples 0..count-1 are put in an order drawn from the data's Merkle root, fixed for the data set; shard i is the
-    range [i * count // shards, (i + 1) * count // shards) of it. Raises ValueError unless 1 <= shards <= count.
+    Samples 0..count-1 are put in an order drawn from the data's Merkle root, fixed for the data set, or keep their own
+    if the partition is `ordered`; shard i is the range [i * count // shards, (i + 1) * count // shards) of it. Raises
+    ValueError unless 1 <= shards <= count.
     """
     if not 1 <= shards <= count:
         raise ValueError(f"{count} samples cannot make {shards} shards")
-    order = Generator(root, b"samples").permutation(count)
+    ordered = partition == "ordered"
+    order = np.arange(count, dtype=np.int64) if ordered else Generator(root, b"samples").permutation(count)
     return [order[i * count // shards : (i + 1) * count // shards] for i in range(shards)]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from atoll.errors import AtollError, EngineFailed, Refused
 from atoll.graph.fixed import decode_state, encode_state, first_state
 from atoll.graph.manifest import Manifest
+from atoll.graph.session import Frozen, Pace
 from atoll.training.aggregate.rule import aggregate, apply
 from atoll.training.committee import DISPUTED
 from atoll.training.compare import compare_segment, within
@@ -55,7 +56,7 @@ class Engine(Protocol):
     """Runs step graphs (atoll.graph.engine in a node, atoll.graph.session in the simulator)."""
 
     async def train(
-        self, graph: bytes, tensors: Mapping[str, Floats], x: Any, y: Any, first_step: int, learning_rate: float
+        self, graph: bytes, tensors: Mapping[str, Floats], x: Any, y: Any, pace: Pace, frozen: Frozen | None
     ) -> TrainResult:
         """Run one step for each row of `x` [steps, batch, ...] and `y` [steps, batch]."""
 
@@ -70,7 +71,7 @@ Gather = Callable[[NDArray[np.int64]], Awaitable[tuple[Any, Any]]]
 
 @dataclass(frozen=True)
 class Bench:
-    """What the work of one job needs. `root`, `count` and `shards` say which samples belong to which shard."""
+    """What the work of one job needs. `shards` is into how many parts the data is cut; `frozen` never changes."""
 
     manifest: Manifest
     step_graph: bytes
@@ -79,6 +80,7 @@ class Bench:
     keep: Keep
     gather: Gather
     shards: int
+    frozen: Frozen | None = None
 
 
 class Workbench:
@@ -89,7 +91,7 @@ class Workbench:
         manifest = bench.manifest
         self._length = manifest.vector_length
         root = bytes.fromhex(manifest.data.root[2:])
-        self._shards = shards_of(root, manifest.data.count, bench.shards)
+        self._shards = shards_of(root, manifest.data.count, bench.shards, manifest.data.partition)
 
     async def carry_out(self, effect: Effect, model: bytes, others: Sequence[bytes]) -> Event | None:
         """Do the work of an effect and return the event that it comes back as; None if it is not work.
@@ -127,8 +129,8 @@ class Workbench:
         x, y = await self.bench.gather(rows)
         tensors = decode_state(manifest, state)
         first = unit.round * manifest.steps + segment * manifest.segment
-        rate = manifest.hyper.learning_rate
-        result = await self.bench.engine.train(self.bench.step_graph, tensors, x, y, first, rate)
+        pace = Pace(first, unit.seed, manifest.hyper.learning_rate)
+        result = await self.bench.engine.train(self.bench.step_graph, tensors, x, y, pace, self.bench.frozen)
         return encode_state(manifest, result.tensors)
 
     def _batches(self, unit: UnitSpec) -> NDArray[np.int64]:
@@ -215,7 +217,8 @@ class Workbench:
     async def _aggregate(self, effect: Aggregate, model: bytes, others: Sequence[bytes]) -> bytes:
         updates = [await self.bench.fetch(name, (account, *others)) for account, name in effect.updates]
         start = await self.bench.fetch(model, others)
-        change = aggregate(updates, self._length, self.bench.manifest.update)
+        manifest = self.bench.manifest
+        change = aggregate(updates, self._length, manifest.update, manifest.policy.aggregation)
         return self.bench.keep(apply(start, change))
 
     async def _or_none(self, work: Awaitable[Any]) -> Any:

@@ -60,6 +60,7 @@ class Reason(IntEnum):
     BAD_SHAPE = 72, "Shapes are missing, dynamic where they must be fixed, or contradict one another."
     BAD_ATTRIBUTE = 73, "An attribute of a node lies outside its limits."
     BAD_SIGNATURE_OF_GRAPH = 74, "The graph's inputs and outputs are not those that its manifest announces."
+    BAD_PARAMS = 75, "The file of first values does not hold exactly the tensors that the manifest lists."
     # Money (100-129)
     OVER_BUDGET = 100, "The job's escrow cannot pay for it."
     BAD_TOTAL = 101, "A total is not the sum of its receipts."

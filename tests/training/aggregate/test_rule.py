@@ -45,6 +45,16 @@ def test_the_rule_by_the_number_of_updates(count: int, faulty: int, mixed: bool)
     assert rule.name.startswith("norm cap, ARC") == mixed
 
 
+def test_a_job_may_ask_for_the_plain_mean() -> None:
+    rows = [[100, -7], [50, -8], [0, 3], [10_000, 4], [-3, 5], *[[1, 0]] * 6]  # eleven: robust would mix
+    updates = [quantise(np.array(row, dtype=np.int64)) for row in rows]
+    # By hand: int8 in blocks with a power-of-two scale. 10,000 needs steps of 128 (78 of them: 9984), and -7 to 5 in
+    # the same block of that update becomes 0; all others fit in steps of 1.
+    sums = (100 + 50 + 0 + 9984 - 3 + 6, -7 - 8 + 3 + 0 + 5)
+    assert aggregate(updates, 2, aggregation="mean").tolist() == [round(total / 11) for total in sums]
+    assert abs(aggregate(updates, 2)).max() < 100
+
+
 @pytest.mark.parametrize("vector", VECTORS)
 def test_vectors(vector: dict) -> None:
     change = aggregate([bytes.fromhex(update) for update in vector["updates"]], vector["length"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.errors import Refused
-from atoll.graph.manifest import Update
+from atoll.graph.spec import Update
 from atoll.training.aggregate.updates import COLUMNS, Updates
 from atoll.training.quantize import dequantise, quantise
 

@@ -9,15 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-import safetensors.numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atoll.graph.optimizers import SGD
-from atoll.graph.trace import TracedJob, trace
-from atoll.graph.zoo import Card
+from atoll.graph.archive import pack
+from atoll.graph.tracing.job import job
+from atoll.graph.tracing.metrics import accuracy
+from atoll.graph.tracing.optimizers import SGD
 
 # Mean and standard deviation of MNIST's pixels, 0 to 255.
 PIXEL_MEAN = 33.3184
@@ -81,14 +80,12 @@ class CNN(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model of the zoo and the hyper-parameters that its card names."""
+    """A model of the zoo and the hyper-parameters that it learns well with."""
 
     model: type[nn.Module]
     learning_rate: float
     momentum: float
     batch: int = 32
-    steps: int = 20
-    segment: int = 10
 
 
 RECIPES = {
@@ -104,38 +101,28 @@ def build(name: str) -> nn.Module:
     return RECIPES[name].model()
 
 
-def make(name: str) -> dict[str, bytes]:
-    """File name -> content of a model's folder."""
+def make(name: str) -> bytes:
+    """The job file of a model."""
     recipe = RECIPES[name]
-    example = (torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
-    job: TracedJob = trace(build(name), functional.cross_entropy, SGD(momentum=recipe.momentum), example)
-    card = Card(
-        tensors=job.tensors,
-        input=job.input,
-        classes=job.classes,
-        learning_rate=recipe.learning_rate,
-        momentum=recipe.momentum,
+    made = job(
+        build(name),
+        nn.CrossEntropyLoss(),
+        SGD(lr=recipe.learning_rate, momentum=recipe.momentum),
+        example=(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)),
+        metrics=[accuracy],
+        name=name,
         batch=recipe.batch,
-        steps=recipe.steps,
-        segment=recipe.segment,
     )
-    return {
-        "step.onnx": job.step,
-        "evaluate.onnx": job.evaluate,
-        "predict.onnx": job.predict,
-        "initial.safetensors": safetensors.numpy.save(job.initial),
-        "model.json": msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n",
-    }
+    return pack(made.file)
 
 
 def main() -> None:
-    """Write every model's folder below FOLDER (default: this package)."""
+    """Write every job file into FOLDER (default: this package)."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     for name in RECIPES:
-        (target / name).mkdir(parents=True, exist_ok=True)
-        for file, content in make(name).items():
-            (target / name / file).write_bytes(content)
-            sys.stdout.write(f"{name}/{file}: {len(content)} bytes\n")
+        content = make(name)
+        (target / f"{name}.atoll").write_bytes(content)
+        sys.stdout.write(f"{name}.atoll: {len(content)} bytes\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The plain mean (FedAvg with equal weights): https://arxiv.org/abs/1602.05629. Not robust; a yardstick in `bench/`."""
+"""The plain mean (FedAvg, equal weights): https://arxiv.org/abs/1602.05629. Not robust: for jobs that ask for it."""
 
 from __future__ import annotations
 

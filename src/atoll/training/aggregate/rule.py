@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.graph.manifest import Update
+from atoll.graph.manifest import Aggregation
+from atoll.graph.spec import Update
 from atoll.training.aggregate.arc import threshold
+from atoll.training.aggregate.mean import mean
 from atoll.training.aggregate.nnm import mix, neighbours
 from atoll.training.aggregate.norm_cap import cap
 from atoll.training.aggregate.trimmed_mean import trimmed_mean
@@ -46,7 +48,9 @@ def rule_for(count: int) -> Rule:
     return Rule(faulty=max(count - 1, 0) // 4, mixed=False)
 
 
-def aggregate(updates: Sequence[bytes], length: int, form: Update = FORM) -> NDArray[np.int64]:
+def aggregate(
+    updates: Sequence[bytes], length: int, form: Update = FORM, aggregation: Aggregation = "robust"
+) -> NDArray[np.int64]:
     """The change of the model that the accepted UPDATE BYTES agree on: int64 [length], in steps of the model's grid.
 
     Exact integers: the same on every machine, and for every order of the updates. No update at all changes nothing.
@@ -56,11 +60,12 @@ def aggregate(updates: Sequence[bytes], length: int, form: Update = FORM) -> NDA
     if not updates:
         return result
     rows = Updates(updates, length, form)
-    rule = rule_for(len(rows))
-    chosen = _prepare(rows, rule) if rule.mixed else None
+    rule = rule_for(len(rows)) if aggregation == "robust" else None
+    chosen = _prepare(rows, rule) if rule and rule.mixed else None
     for start, columns in rows.chunks():
         mixed = columns if chosen is None else mix(columns, chosen)
-        result[start : start + columns.shape[1]] = trimmed_mean(mixed, rule.faulty)
+        part = trimmed_mean(mixed, rule.faulty) if rule else mean(mixed)
+        result[start : start + columns.shape[1]] = part
     return result
 
 

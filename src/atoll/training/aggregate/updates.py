@@ -12,7 +12,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.graph.manifest import Update
+from atoll.graph.spec import Update
 from atoll.training.fixed import shift_half_even
 from atoll.training.quantize import FORM, HIGHEST_EXPONENT, parts
 from atoll.wire.hashing import blob_id

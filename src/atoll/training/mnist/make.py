@@ -20,8 +20,8 @@ TRAIN, HELD_OUT = 1_000, 200  # of each digit
 
 def subset(source: DataSet, each: int) -> DataSet:
     """The first `each` samples of every digit, in the order of the source."""
-    chosen = np.sort(np.concatenate([np.flatnonzero(source.labels == digit)[:each] for digit in range(10)]))
-    return DataSet(source.images[chosen], source.labels[chosen])
+    chosen = np.sort(np.concatenate([np.flatnonzero(source.y == digit)[:each] for digit in range(10)]))
+    return DataSet(source.x[chosen], source.y[chosen])
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     """Write the four files next to this script."""
     train, held_out = load_directory(folder)
     for prefix, part in (("train", subset(train, TRAIN)), ("t10k", subset(held_out, HELD_OUT))):
-        for name, values in (("images-idx3", part.images), ("labels-idx1", part.labels)):
+        for name, values in (("images-idx3", part.x), ("labels-idx1", part.y)):
             path = BUNDLED / f"{prefix}-{name}-ubyte.gz"
             path.write_bytes(gzip.compress(idx(values), compresslevel=9, mtime=0))
 

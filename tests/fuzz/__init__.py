@@ -1,0 +1,1 @@
+"""A fuzzer for everything that reads bytes from outside: `python -m tests.fuzz --minutes 5`."""
