@@ -10,9 +10,10 @@ import numpy as np
 from onnx import ModelProto, parser
 
 from atoll.graph.check import check_job
-from atoll.graph.fixed import encode_vector
-from atoll.graph.manifest import Data, Hyper, Input, Manifest, Policy, Tensor
-from atoll.graph.session import NEXT
+from atoll.graph.manifest import Data, Manifest, Policy
+from atoll.graph.params import first_model, write_params
+from atoll.graph.session import METRIC, NEXT
+from atoll.graph.spec import Hyper, Input, JobSpec, Output, Tensor
 from atoll.training.data import DataSet, load_directory, make_source
 from atoll.training.data.card import About
 from atoll.wire.hashing import blob_id
@@ -48,8 +49,12 @@ _EVALUATE = """
     guess = Cast<to = 7>(bit)
     line = Squeeze(guess, columns)
     same = Equal(line, y)
-    hits = Cast<to = 7>(same)
-    correct = ReduceSum<keepdims = 0>(hits)
+    other = Not(same)
+    hits = Cast<to = 1>(same)
+    metric_accuracy = ReduceSum<keepdims = 0>(hits)
+    every = Or(same, other)
+    each = Cast<to = 7>(every)
+    count = ReduceSum<keepdims = 0>(each)
 """
 _PREDICT = """
     logits = Concat<axis = 1>(level, level)
@@ -63,10 +68,14 @@ def _graph(name: str, inputs: str, outputs: str, body: str) -> bytes:
     text = f'<ir_version: 9, opset_import: ["" : 18]> {name} ({inputs}) => ({outputs}) {constants} {{{body}}}'
     model: ModelProto = parser.parse_model(text)
     for named in model.graph.output:
-        named.name = named.name.replace("next_", NEXT)
+        named.name = _dotted(named.name)
     for node in model.graph.node:
-        node.output[:] = [name.replace("next_", NEXT) for name in node.output]
+        node.output[:] = [_dotted(name) for name in node.output]
     return bytes(model.SerializeToString())
+
+
+def _dotted(name: str) -> str:
+    return name.replace("next_", NEXT).replace("metric_", METRIC)
 
 
 @dataclass(frozen=True)
@@ -100,38 +109,41 @@ def write_data(folder: Path) -> tuple[DataSet, DataSet]:
 def make_job(name: str, data: tuple[DataSet, DataSet], parameters: int, rounds: int, audit_floor: int) -> EmptyJob:
     """The job over `parameters` float32 values; `audit_floor` in parts per 10,000 (10,000: each unit is audited)."""
     w = f"float[{parameters}] w"
-    inputs = f"{_X}, int64[batch] y, int64 step, float learning_rate, {w}"
+    inputs = f"{_X}, int64[batch] y, int64 step, int64 seed, float learning_rate, {w}"
     step = _graph("step", inputs, f"float loss, float[{parameters}] next_w", _MEAN + _STEP)
-    evaluate = _graph("evaluate", f"{_X}, int64[batch] y, {w}", "float loss, int64 correct", _MEAN + _EVALUATE)
+    evaluate = _graph(
+        "evaluate", f"{_X}, int64[batch] y, {w}", "float loss, int64 count, float metric_accuracy", _MEAN + _EVALUATE
+    )
     predict = _graph("predict", f"{_X}, {w}", "float[batch, 2] scores", _MEAN + _PREDICT)
     tensors = (Tensor(name="w", shape=(parameters,), role="parameter"),)
-    initial = encode_vector(tensors, {"w": np.random.default_rng(1).normal(0, 0.1, parameters).astype(np.float32)})
+    values = {"w": np.random.default_rng(1).normal(0, 0.1, parameters).astype(np.float32)}
+    params = write_params(values)
     train, held_out = data
     card = make_source("tiny", train, held_out, About(licence="CC0-1.0", origin="random pictures")).card_bytes
-    manifest = Manifest(
+    spec = JobSpec(
         name=name,
         step=blob_id(step).hex(),
         evaluate=blob_id(evaluate).hex(),
         predict=blob_id(predict).hex(),
-        initial=blob_id(initial).hex(),
+        params=blob_id(params).hex(),
+        initial=blob_id(first_model(values, tensors)).hex(),
         tensors=tensors,
         input=Input(shape=SHAPE, dtype="uint8"),
-        classes=CLASSES,
-        data=Data(
-            root="0x" + train.root.hex(),
-            count=len(train),
-            held_out_root="0x" + held_out.root.hex(),
-            held_out_count=len(held_out),
-            card=blob_id(card).hex(),
-        ),
+        output=Output(shape=(CLASSES,)),
+        metrics=("accuracy",),
         hyper=Hyper(learning_rate=0.001),
         batch=1,
         steps=2,
         segment=1,
-        rounds=rounds,
-        policy=Policy(
-            unit_price=COIN, audit_price=COIN // 2, validator_price=COIN // 100, audit_rate_floor=audit_floor
-        ),
     )
+    place = Data(
+        root="0x" + train.root.hex(),
+        count=len(train),
+        held_out_root="0x" + held_out.root.hex(),
+        held_out_count=len(held_out),
+        card=blob_id(card).hex(),
+    )
+    policy = Policy(unit_price=COIN, audit_price=COIN // 2, validator_price=COIN // 100, audit_rate_floor=audit_floor)
+    manifest = Manifest.post(spec, place, rounds, policy)
     check_job(manifest, step, evaluate, predict)
-    return EmptyJob(manifest, (manifest.to_bytes(), step, evaluate, predict, initial, card))
+    return EmptyJob(manifest, (manifest.to_bytes(), step, evaluate, predict, params, card))

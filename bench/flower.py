@@ -18,21 +18,23 @@ from typing import Any
 import proc
 
 FLOWER = "flwr[simulation]==1.41.0"
+TORCH = "torch==2.13.0"
 APP = Path(__file__).parent / "flower_app"
 START_SECONDS = 120.0
 END_SECONDS = 10.0
 
 
-def environment(folder: Path) -> Path:
+def environment(folder: Path, torch: bool = False) -> Path:
     """The environment with Flower and its simulation; made on the first run. Returns its folder of programs."""
     programs = folder / "bin"
     if not (programs / "python").exists():
         print(f"making {folder} ...")
         venv.create(folder, with_pip=True)
-    found = subprocess.run([programs / "python", "-c", "import flwr, ray"], capture_output=True, check=False)
+    modules, wanted = ("flwr, ray, torch", (FLOWER, TORCH)) if torch else ("flwr, ray", (FLOWER,))
+    found = subprocess.run([programs / "python", "-c", f"import {modules}"], capture_output=True, check=False)
     if found.returncode:
-        print(f"installing {FLOWER} (a minute or two) ...")
-        subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", FLOWER], check=True)
+        print(f"installing {' and '.join(wanted)} (a minute or two) ...")
+        subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", *wanted], check=True)
     return programs
 
 
@@ -121,15 +123,20 @@ def _answers(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _run_app(flower: Flower, port: int, config: dict[str, Any], options: str, limit: float) -> dict[str, Any]:
-    """`flwr run` against a SuperLink; returns the app's times and when the command was given."""
+def run_app(
+    flower: Flower, port: int, config: dict[str, Any], options: str, limit: float, app: Path = APP
+) -> dict[str, Any]:
+    """`flwr run` against a SuperLink; returns what the app wrote into its file `times`, and when it was asked to run.
+
+    `config` holds numbers, or texts in double quotes.
+    """
     times = flower.home / "times.json"
     (flower.home / "config.toml").write_text(
         f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\naddress = "127.0.0.1:{port}"\ninsecure = true\n{options}'
     )
     settings = " ".join(f"{name}={value}" for name, value in config.items()) + f' times="{times}"'
     asked = time.time()
-    flower.start("flwr-run", "flwr", "run", str(APP), "bench", "--run-config", settings)
+    flower.start("flwr-run", "flwr", "run", str(app), "bench", "--run-config", settings)
     _wait(times.exists, "the last round of Flower", flower, limit)
     found: dict[str, Any] = json.loads(times.read_text())
     return {**found, "asked": asked}
@@ -161,20 +168,26 @@ def deployment(programs: Path, clients: int, parameters: int, rounds: int) -> di
         _wait(lambda: all("SuperNode ID" in log.read_text() for log in logs), "the start of the SuperNodes", flower)
         ready, memory = time.time() - begin, flower.memory()
         config = {"clients": clients, "parameters": parameters, "rounds": rounds}
-        found = _run_app(flower, port, config, "", START_SECONDS + 40 * rounds)
+        found = run_app(flower, port, config, "", START_SECONDS + 40 * rounds)
         return _result(found, ready, memory, clients)
+
+
+def start_simulation(flower: Flower, clients: int) -> tuple[int, str]:
+    """Start a SuperLink in simulation mode; returns its port and the options for `run_app`: a core for a client."""
+    port = free_port()
+    bare = ("--simulation", "--disable-runtime-dependency-installation")
+    flower.start("superlink", "flower-superlink", "--insecure", "--port", str(port), *bare)
+    _wait(lambda: _answers(port), "the start of the SuperLink", flower)
+    options = f"[superlink.bench.options]\nnum-supernodes = {clients}\n"
+    return port, options + "backend.client-resources.num-cpus = 1\n"
 
 
 def simulation(programs: Path, clients: int, parameters: int, rounds: int) -> dict[str, Any]:
     """The same with a SuperLink in simulation mode: all clients are Ray actors on this machine."""
     with running(programs) as flower:
-        port, begin = free_port(), time.time()
-        bare = ("--simulation", "--disable-runtime-dependency-installation")
-        flower.start("superlink", "flower-superlink", "--insecure", "--port", str(port), *bare)
-        _wait(lambda: _answers(port), "the start of the SuperLink", flower)
+        begin = time.time()
+        port, options = start_simulation(flower, clients)
         ready, memory = time.time() - begin, flower.memory()
         config = {"clients": clients, "parameters": parameters, "rounds": rounds}
-        options = f"[superlink.bench.options]\nnum-supernodes = {clients}\n"
-        options += "backend.client-resources.num-cpus = 1\n"
-        found = _run_app(flower, port, config, options, START_SECONDS + 10 * rounds)
+        found = run_app(flower, port, config, options, START_SECONDS + 10 * rounds)
         return _result(found, ready, memory, clients)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -44,6 +47,86 @@ def group_memory(leader: int) -> dict[str, int]:
     """The sum of `memory` over a group."""
     parts = [memory(pid) for pid in group(leader)]
     return {name: sum(part[name] for part in parts) for name in ("rss", "pss")}
+
+
+def family(mark: str) -> dict[int, str]:
+    """Processes that have `mark` in the environment they were started with, and all that they started: id, start time.
+
+    An id may be used again; together with the start time (in ticks since boot) it is the process.
+    """
+    parents, starts, found = {}, {}, set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields, marked = _fields(path), mark.encode() in (path / "environ").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        pid = int(path.name)
+        parents[pid], starts[pid] = int(fields[1]), fields[19]
+        found |= {pid} if marked else set()
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found, grown = found | more, bool(more)
+    return {pid: starts[pid] for pid in found}
+
+
+class Watch:
+    """Looks at the processes with a mark once a second, in a thread: the most memory (PSS) at one time, and how many.
+
+    Use it as a context manager; at the end, what still runs of all that was seen is ended.
+    """
+
+    def __init__(self, mark: str, seconds: float = 1.0) -> None:
+        self.peak, self.processes = 0, 0
+        self._mark, self._seconds, self._seen = mark, seconds, dict[int, str]()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self._over.wait(self._seconds):
+            found = family(self._mark)
+            self._seen |= found
+            memory_now = sum(memory(pid)["pss"] for pid in found)
+            self.peak, self.processes = max(self.peak, memory_now), max(self.processes, len(found))
+
+    def facts(self) -> dict[str, int]:
+        """The most memory in bytes, and the most processes."""
+        return {"peak_memory": self.peak, "processes": self.processes}
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._seen |= family(self._mark)
+        end_all(self._seen)
+
+
+def end_all(processes: dict[int, str], seconds: float = 5.0) -> None:
+    """End processes by id and start time: first they are asked, then killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + seconds
+        for pid in _alive(processes):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        while _alive(processes) and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def _alive(processes: dict[int, str]) -> list[int]:
+    found = []
+    for pid, start in processes.items():
+        try:
+            fields = _fields(Path(f"/proc/{pid}"))
+        except OSError:
+            continue
+        if fields[19] == start and fields[0] != "Z":
+            found.append(pid)
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -20,7 +20,7 @@ import typer.main
 
 from atoll import config, errors
 from atoll.cli.main import app
-from atoll.graph import check, manifest
+from atoll.graph import check, manifest, spec
 from atoll.inference import messages as inference
 from atoll.ledger import abi, receipts
 from atoll.ledger.devnet import network as devnet
@@ -272,11 +272,13 @@ def manifest_fields() -> str:
     rows = []
     for kind in (
         manifest.Manifest,
-        manifest.Tensor,
-        manifest.Input,
+        spec.Tensor,
+        spec.Input,
+        spec.Target,
+        spec.Output,
+        spec.Hyper,
+        spec.Update,
         manifest.Data,
-        manifest.Hyper,
-        manifest.Update,
         manifest.Policy,
         manifest.Ratio,
     ):

@@ -5,21 +5,23 @@ have the shape that the gate foretold.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-import pickle
 import resource
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import onnx
+import onnxruntime  # type: ignore[import-untyped]  # noqa: F401 - here, so that no fork has to load it
 from onnx import ModelProto
 
 from atoll.errors import EngineFailed
 from atoll.graph.engine import Engine, EngineLimits
 from atoll.graph.session import open_session
-from atoll.graph.shapes import Walk
+from atoll.graph.shapes import Shaped, Walk
 
-from .structured import BATCH, INPUTS
+from .targets import BATCH, INPUTS
 
 LIMITS = EngineLimits(memory_bytes=512 << 20, cpu_seconds=10, wall_seconds=20)
 DTYPES = {1: np.float32, 2: np.uint8, 7: np.int64}
@@ -39,8 +41,6 @@ def foretold(data: bytes) -> dict[str, tuple[int, ...]]:
     """The shape of every value, as the gate works it out."""
     model = ModelProto.FromString(data)
     walk = Walk(model.opset_import[0].version, 1 << 26)
-    from .structured import Shaped
-
     for name, element, shape in INPUTS:
         walk.shapes[name] = Shaped(element, tuple(BATCH if isinstance(length, str) else length for length in shape))
     for tensor in model.graph.initializer:
@@ -57,16 +57,16 @@ def found_shapes(data: bytes, seed: int) -> dict[str, tuple[int, ...]]:
     if child == 0:
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-            os.write(write, pickle.dumps(_run(data, seed)))
+            os.write(write, json.dumps(_run(data, seed)).encode())
         except Exception:  # what ONNX Runtime refuses is no finding: there are no shapes then
-            os.write(write, pickle.dumps({}))
+            os.write(write, b"{}")
         finally:
             os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
         told = pipe.read()
     os.waitpid(child, 0)
-    return dict(pickle.loads(told)) if told else {}  # noqa: S301 - our own fork wrote it
+    return {name: tuple(shape) for name, shape in json.loads(told).items()} if told else {}
 
 
 def _run(data: bytes, seed: int) -> dict[str, tuple[int, ...]]:
@@ -88,10 +88,13 @@ class Runner:
         self._engine = Engine(LIMITS)
         self.deaths = 0
 
-    def check(self, data: bytes, seed: int = 0) -> None:
+    def check(self, data: bytes) -> None:
         """Run a graph that passed the gate; raises AssertionError for a shape other than foretold."""
-        promised = foretold(data)
-        for name, shape in found_shapes(data, seed).items():
+        seed = crc32(data)  # its values follow from the graph, so that it does the same when it is tried again
+        promised, found = foretold(data), found_shapes(data, seed)
+        if not found and seed % 8:
+            return  # the engine would fail as well, and each time it starts again
+        for name, shape in found.items():
             if shape != promised[name]:
                 raise AssertionError(f"{name} has shape {shape}, the gate foretold {promised[name]}")
         given = feeds(seed)

@@ -13,22 +13,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from atoll.errors import Refused
 from atoll.graph.check import ALLOWED
 from atoll.graph.shapes import Shaped, Walk
-from atoll.graph.signatures import Signature
 
-from .targets import TARGETS, _joined, seeds
+from .targets import BATCH, INPUTS, TARGETS, joined, seeds
 
-BATCH = 3
-INPUTS: tuple[tuple[str, int, tuple[int | str, ...]], ...] = (
-    ("x", TensorProto.FLOAT, ("batch", 4)),
-    ("image", TensorProto.FLOAT, ("batch", 4, 5, 5)),
-    ("pixels", TensorProto.UINT8, ("batch", 3)),
-    ("token", TensorProto.INT64, ("batch", 2)),
-    ("w", TensorProto.FLOAT, (4, 3)),
-    ("kernel", TensorProto.FLOAT, (4, 2, 3, 3)),
-    ("row", TensorProto.FLOAT, (4,)),
-    ("one", TensorProto.FLOAT, ()),
-)
-EXPECTED = Signature(INPUTS, (("scores", TensorProto.FLOAT, ()),), BATCH, 12)
 INTS = (0, 1, 2, 3, 4, -1, -2, 5, 7, 63, 64, 1 << 16, (1 << 31) - 1, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63))
 FLOATS = (0.0, 1.0, -1.0, 0.5, 1e-30, 3e38, -3e38)
 
@@ -45,10 +32,24 @@ def attribute(draw: Any, kind: int, name: str) -> onnx.AttributeProto | None:
         case onnx.AttributeProto.FLOAT:
             return helper.make_attribute(name, draw(st.sampled_from(FLOATS)))
         case onnx.AttributeProto.STRING:
-            words = ("NOTSET", "VALID", "SAME_UPPER", "none", "add", "mul", "max", "constant", "reflect", "edge", "tanh")
+            words = (
+                "NOTSET",
+                "VALID",
+                "SAME_UPPER",
+                "none",
+                "add",
+                "mul",
+                "max",
+                "constant",
+                "reflect",
+                "edge",
+                "tanh",
+            )
             return helper.make_attribute(name, draw(st.sampled_from(words)))
         case onnx.AttributeProto.TENSOR:
-            return helper.make_attribute(name, numpy_helper.from_array(np.array([draw(st.integers(-3, 3))], np.float32)))
+            return helper.make_attribute(
+                name, numpy_helper.from_array(np.array([draw(st.integers(-3, 3))], np.float32))
+            )
     return None
 
 
@@ -70,7 +71,7 @@ def node(draw: Any, opset: int, names: list[str], index: int) -> NodeProto:
 
 @st.composite
 def graphs(draw: Any) -> bytes:
-    """A graph with the inputs of `EXPECTED`; most nodes fit their inputs, so that later ones are reached."""
+    """A graph with the inputs of `BUILT`; most nodes fit their inputs, so that later ones are reached."""
     opset = draw(st.integers(18, 20))
     walk = Walk(opset, 1 << 20)
     constants = []
@@ -92,11 +93,12 @@ def graphs(draw: Any) -> bytes:
     last = nodes[-1].output[0] if nodes else "x"
     nodes += [
         helper.make_node("Cast", [last], ["last"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["last"], ["scores"], keepdims=0),
+        helper.make_node("ReduceMax", ["last"], ["most"], keepdims=0),
+        helper.make_node("Add", ["x", "most"], ["scores"]),
     ]
     made = GraphProto(name="g", node=nodes, initializer=constants)
     made.input.extend(helper.make_tensor_value_info(*port) for port in INPUTS)
-    made.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ()))
+    made.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4)))
     model = ModelProto(ir_version=9, graph=made, opset_import=[helper.make_opsetid("", opset)])
     return bytes(model.SerializeToString())
 
@@ -175,13 +177,13 @@ def archives(draw: Any) -> bytes:
     good = seeds()
     spec = draw(st.one_of(documents("spec"), st.sampled_from(good["spec"])))
     graph = st.one_of(st.sampled_from(good["graph"]), graphs())
-    return _joined([spec, draw(graph), draw(graph), draw(graph), draw(st.sampled_from(good["params"]))])
+    return joined([spec, draw(graph), draw(graph), draw(graph), draw(st.sampled_from(good["params"]))])
 
 
 def strategy(target: str) -> st.SearchStrategy[bytes]:
     """Inputs for a target."""
-    special = {"graph": graphs(), "params": headers(), "job-parts": archives()}
-    found = [mutations(target)]
+    special = {"built-graph": graphs(), "params": headers(), "job-parts": archives()}
+    found = [mutations(target)] if seeds()[target] else []
     if target in special:
         found.append(special[target])
     if target in ("spec", "manifest", "card"):

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+
+from onnx import TensorProto
 
 from atoll.errors import Refused
 from atoll.graph.archive import JOB_PARTS, MODEL_PARTS, pack, pack_model, unpack, unpack_model
 from atoll.graph.check import check_graph, check_job
 from atoll.graph.manifest import Manifest
 from atoll.graph.params import read_params, write_params
-from atoll.graph.signatures import signature_of
+from atoll.graph.signatures import Signature, signature_of
 from atoll.graph.spec import JobSpec
 from atoll.training.data.card import Card, Schema, X, Y
 from tests.graph.hostile import CORPUS, EXPECTED
+from tests.graph.hostile import model as good_graph
 from tests.graph.hostile_files import FILES, admit, admit_model, first_values
 from tests.graph.test_archive import job, parts, trained, zipped
 from tests.graph.test_manifest import example
+
+BATCH = 3
+INPUTS: tuple[tuple[str, int, tuple[int | str, ...]], ...] = (
+    ("x", TensorProto.FLOAT, ("batch", 4)),
+    ("image", TensorProto.FLOAT, ("batch", 4, 5, 5)),
+    ("pixels", TensorProto.UINT8, ("batch", 3)),
+    ("token", TensorProto.INT64, ("batch", 2)),
+    ("w", TensorProto.FLOAT, (4, 3)),
+    ("kernel", TensorProto.FLOAT, (4, 2, 3, 3)),
+    ("row", TensorProto.FLOAT, (4,)),
+    ("one", TensorProto.FLOAT, ()),
+)
+BUILT = Signature(INPUTS, (("scores", TensorProto.FLOAT, ("batch", 4)),), BATCH, 12)
 
 CARD = Card(
     name="digits",
@@ -61,12 +78,16 @@ def _cut(data: bytes, count: int) -> list[bytes]:
     return [*found, data]
 
 
-def _joined(contents: list[bytes]) -> bytes:
+def joined(contents: list[bytes]) -> bytes:
     return b"".join(len(part).to_bytes(3, "big") + part for part in contents[:-1]) + contents[-1]
 
 
 def graph(data: bytes) -> object:
     return check_graph(data, EXPECTED)
+
+
+def built_graph(data: bytes) -> object:
+    return check_graph(data, BUILT)
 
 
 def params(data: bytes) -> object:
@@ -79,6 +100,7 @@ TARGETS: dict[str, Target] = {
     "model": model,
     "model-parts": model_parts,
     "graph": graph,
+    "built-graph": built_graph,
     "params": params,
     "spec": JobSpec.from_bytes,
     "manifest": Manifest.from_bytes,
@@ -86,6 +108,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
+@cache
 def seeds() -> dict[str, list[bytes]]:
     """Good and hostile inputs of each target, from which mutation starts."""
     file = trained()
@@ -94,14 +117,16 @@ def seeds() -> dict[str, list[bytes]]:
         for read in (admit, admit_model, first_values, JobSpec.from_bytes, Manifest.from_bytes)
     }
     made = [make() for make, _ in CORPUS.values()]
-    graphs = [found if isinstance(found, bytes) else found.SerializeToString() for found in made]
+    graphs = [good_graph().SerializeToString()]
+    graphs += [found if isinstance(found, bytes) else found.SerializeToString() for found in made]
     model_contents = [file.manifest.to_bytes(), file.predict, file.model, b"{}"]
     found = {
         "archive": [pack(job()), *hostile[admit]],
-        "job-parts": [_joined(list(parts().values()))],
+        "job-parts": [joined(list(parts().values()))],
         "model": [pack_model(file), *hostile[admit_model]],
-        "model-parts": [_joined(model_contents)],
+        "model-parts": [joined(model_contents)],
         "graph": graphs,
+        "built-graph": [],
         "params": [write_params(dict(job().values)), *hostile[first_values]],
         "spec": [job().spec.to_bytes(), *hostile[JobSpec.from_bytes]],
         "manifest": [example().to_bytes(), *hostile[Manifest.from_bytes]],

@@ -161,7 +161,7 @@ def check(
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text)
     if not found:
         raise BadInput(f"--size {text}: expected height and width in pixels, as in --size 32x32.")
     return int(found[1]), int(found[2])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from atoll.errors import BadInput
 from atoll.graph.archive import JobFile
 from atoll.graph.engine import Engine
 from atoll.graph.manifest import Aggregation, Data, Manifest, Policy
@@ -54,6 +55,8 @@ def plan_job(
     data and job do not fit.
     """
     fit(job.spec, source)
+    if len(source.train) < nodes:
+        raise BadInput(f"The data set has {len(source.train)} train samples for {nodes} nodes: add more data.")
     worst = worst_case(nodes)
     units = worst * rounds if budget is None else amount_from_text(budget)
     policy = msgspec.structs.replace(POLICY, aggregation=aggregation)

@@ -201,8 +201,7 @@ class Training:
 
     async def _post(self, states: list[dict[str, Json]]) -> Note:
         wanted = self.wanted
-        data = resolve(wanted.data, wanted.home)
-        source = load(data, wanted.home)
+        source = load(wanted.data, wanted.home)
         count = max(int(state["peers"]) for state in states) + 1
         job = open_job(wanted.file)
         plan: JobPlan = plan_job(job, source, wanted.rounds, wanted.budget, count, wanted.aggregation)
@@ -210,7 +209,7 @@ class Training:
             self._say(f"the budget pays for {plan.manifest.rounds} of {wanted.rounds} rounds")
         parts = [str(path) for path in self.developer.write_parts(plan)]
         for home in self.nodes[:SEEDS]:
-            await ControlClient(home).call("share", timeout=120, data=data, files=parts)
+            await ControlClient(home).call("share", timeout=120, data=source.where, files=parts)
         name = await self.developer.post(plan, states[0]["account"])
         card = json.loads(source.card_bytes)
         note = Note(

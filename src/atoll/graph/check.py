@@ -31,7 +31,7 @@ IR_VERSIONS = range(8, 11)
 # Operators that are arithmetic on tensors of known shapes: no control flow, no randomness, no strings, no sequences,
 # nothing whose work or result's size depends on values.
 _ALLOWED = """
-    Abs Add And ArgMax ArgMin AveragePool BitShift BitwiseAnd BitwiseXor Cast Ceil Clip Concat Constant
+    Abs Add And ArgMax ArgMin AveragePool BitwiseAnd BitwiseXor Cast Ceil Clip Concat Constant
     ConstantOfShape Conv ConvTranspose Cos CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements
     Gelu Gemm GlobalAveragePool Greater GreaterOrEqual HardSigmoid HardSwish Identity LayerNormalization LeakyRelu
     Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow Reciprocal ReduceL2 ReduceMax

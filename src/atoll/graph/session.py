@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from atoll.errors import EngineFailed
-from atoll.graph import frames, rlimits
+from atoll.graph import frames, pages, rlimits
 from atoll.graph.frames import Array, Header
 from atoll.wire.hashing import blob_id
 
@@ -157,12 +157,13 @@ def open_session(graph: bytes, threads: int) -> Any:
     """An ONNX Runtime session on the CPU that gives the same bits every time on one kind of CPU."""
     import onnxruntime
 
+    pages.keep()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.enable_cpu_mem_arena = False  # as fast for us, and what a graph used goes back before the next one
+    options.enable_cpu_mem_arena = False  # the system's allocator is as fast once it keeps its pages, and wastes less
     options.log_severity_level = 4  # what fails comes as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -251,6 +252,8 @@ def serve(source: BinaryIO, sink: BinaryIO, engine: LocalEngine, cpu_seconds: in
         for part in frames.encode(header, arrays):
             sink.write(part)
         sink.flush()
+        del header, arrays
+        pages.give_back()
 
 
 def main() -> None:

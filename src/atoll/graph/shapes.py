@@ -27,7 +27,6 @@ ITEM_BYTES = {
     TensorProto.INT8: 1,
     TensorProto.INT32: 4,
     TensorProto.INT64: 8,
-    TensorProto.UINT64: 8,
     TensorProto.BOOL: 1,
 }
 MAX_KNOWN = 64  # elements of an integer tensor whose values are followed

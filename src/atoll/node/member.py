@@ -236,7 +236,7 @@ class Jobs:
         source = load(name, self._node.home)
         self._node.library.share(source.train)
         self._held_out[source.held_out.root] = source.held_out
-        names = sorted({*self._shares(), name})
+        names = sorted({*self._shares(), source.where})
         self._node.journal.put_snapshot("shares", "\n".join(names).encode())
 
     def _shares(self) -> list[str]:

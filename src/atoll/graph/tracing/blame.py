@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
+import re
 import sys
 import sysconfig
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ import onnx
 import sympy
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,6 +29,7 @@ from atoll.errors import BadInput
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = tuple(os.path.dirname(os.path.abspath(one.__file__)) + os.sep for one in (torch, numpy, onnx, sympy))
 _STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
+USER = "atoll_place"  # where a recorded node keeps its `Place`
 _MADE_UP = ("<eval_with_key", "<frozen", "<string>")
 
 VALUES = (
@@ -111,12 +116,29 @@ def bad(place: Place | None, text: str) -> BadInput:
 def explained(fallback: Any = None) -> Iterator[None]:
     """Turn whatever torch raises inside into BadInput with the user's line; `fallback` is the function to name else."""
     try:
-        yield
+        with _quiet():
+            yield
     except Exception as error:  # torch raises everything from TypeError to its own classes here
-        if hasattr(error, "place") and (error.place is not None or not isinstance(error, BadInput)):
+        if hasattr(error, "place"):  # explained further in
             raise
         place = _place(error) or (of_function(fallback) if fallback is not None else None)
         raise bad(place, _said(error)) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch logs and warns about on its own; what fails comes as an exception."""
+    loggers = [logging.getLogger(name) for name in ("torch._subclasses.fake_tensor", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _place(error: BaseException) -> Place | None:
@@ -141,7 +163,9 @@ def _said(error: BaseException) -> str:
         return NUMPY
     if "omplex" in text:
         return COMPLEX
-    return f"torch says: {text[:400] or type(error).__name__}"
+    named = re.sub(r"\bs[0-9]+\b", "batch", text[:400])
+    hint = f". Perhaps {BATCH}" if named != text[:400] else ""
+    return f"torch says: {named or type(error).__name__}{hint}"
 
 
 class Watch(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
@@ -151,29 +175,29 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
     symbol of `shapes`, has to stay a symbol; `kept` are tensors that may not be changed in place.
     """
 
-    def __init__(
-        self, shapes: ShapeEnv, kept: tuple[torch.Tensor, ...] = (), mark: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, shapes: ShapeEnv, kept: tuple[torch.Tensor, ...] = ()) -> None:
         super().__init__()
         self._shapes = shapes
         self._kept = {value.untyped_storage()._cdata for value in kept}
-        self._mark = mark
         self.written: set[int] = set()  # storages that were changed in place
         self._lines: dict[int, Place] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation; what it raises is marked with the line."""
         place = self._here()
-        if self._mark is not None:
-            self._mark(str(place or ""))
         if func._schema.is_mutable:
             self._check_writes(func, args, place)
+        mode = get_proxy_mode()
+        graph = None if mode is None else mode.tracer.graph
+        last = None if graph is None else graph._root.prev
         try:
             found = func(*args, **(kwargs or {}))
         except Exception as error:  # any: it goes on as it is, with a note
             if place is not None and not hasattr(error, "noted"):
                 error.noted = place  # type: ignore[attr-defined]  # read by `explained`
             raise
+        while last is not None and (last := last.next) is not graph._root:
+            last.meta[USER] = place
         if self._shapes.replacements:  # the symbol of the batch has become a number
             raise bad(place, BATCH)
         if isinstance(found, torch.Tensor) and found.is_complex():

@@ -111,6 +111,8 @@ def _quotient(node: NodeProto, net: Net) -> Found:
     below, shape = net.number(node.input[1]), net.shapes.get(node.output[0])
     if net.shapes.get(node.input[1]) != () or shape is None or math.prod(_lengths(shape)) == 1:
         return None
+    if below is None and node.input[1] in net.constants:
+        return None  # a whole number: its quotients are whole too
     if below is None:
         factor = net.node("Reciprocal", [node.input[1]], ())
         return [factor, net.node("Mul", [node.input[0], factor.output[0]], shape, node.output[0])]

@@ -76,19 +76,15 @@ def philox(low: Tensor, high: Tensor, key: Tensor, rounds: int = ROUNDS) -> tupl
     """Philox2x32: two words of random bits for each counter; all words are int64 in 0..2^32-1, shapes broadcast.
 
     Multiplying by MULTIPLIER - 2^32 in place of MULTIPLIER keeps every product within 63 bits: its low 32 bits are
-    the same, and its high ones lack just the word itself.
+    the same, and its high ones lack just the word itself. The division is exact, so its rounding does not matter.
     """
     for index in range(rounds):
         product = low * (MULTIPLIER - WORD)
-        carry = torch.bitwise_and(_shifted(product) + low, _LOW)
+        rest = torch.bitwise_and(product, _LOW)
+        carry = low + torch.div(product - rest, WORD, rounding_mode="trunc")
         turned = torch.bitwise_and(key + index * WEYL, _LOW)
-        low, high = torch.bitwise_xor(carry, torch.bitwise_xor(high, turned)), torch.bitwise_and(product, _LOW)
+        low, high = torch.bitwise_xor(carry, torch.bitwise_xor(high, turned)), rest
     return low, high
-
-
-def _shifted(product: Tensor) -> Tensor:
-    """floor(product / 2^32)."""
-    return torch.bitwise_right_shift(product, 32)
 
 
 def _lane_dim(shape: tuple[int, ...]) -> int | None:

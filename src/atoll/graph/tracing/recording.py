@@ -5,8 +5,7 @@ Needs torch. `make_fx` runs the function on fake tensors (shapes without values)
 
 from __future__ import annotations
 
-import logging
-import warnings
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,11 +18,12 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import LocalSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx import traceback as notes
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.onnx import OnnxExporterError
 
 from atoll.errors import BadInput
+from atoll.graph.check import ALLOWED
 from atoll.graph.signatures import BATCH, Signature
 from atoll.graph.tracing import blame, decompose
 from atoll.graph.tracing.blame import Watch
@@ -31,8 +31,9 @@ from atoll.graph.tracing.tidy import tidy
 
 OPSET = 18
 MAX_BATCH = 65_536
-_FOLD = 8_192  # elements of a constant that is computed while exporting, at most
+_FOLD = 64  # elements of a constant that is computed while exporting, at most
 MAX_CONSTANT_BYTES = 64 * 1024
+_INSTEAD = "Write it with other operations; docs/jobs.md says what can be traced"
 _SIZES = (37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103)
 _TRIED = (2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 36, 64, 100, 128, 256, 1_000, MAX_BATCH)
 
@@ -62,9 +63,9 @@ class Shadows:
         made: Tensor = self.mode.from_tensor(value, symbolic_context=context, source=source)
         return made
 
-    def watch(self, kept: Sequence[Tensor] = (), mark: Callable[[str], None] | None = None) -> Watch:
+    def watch(self, kept: Sequence[Tensor] = ()) -> Watch:
         """A watch over what is run on these shadows."""
-        return Watch(self.shapes, tuple(kept), mark)
+        return Watch(self.shapes, tuple(kept))
 
     def check(self) -> None:
         """Raise BadInput where the user's lines decide by the size of the batch."""
@@ -102,31 +103,66 @@ def record(function: Callable[..., Any], arguments: Sequence[Tensor], batched: i
     shadows = Shadows()
     shadow = [shadows.of(value, batched=index < batched) for index, value in enumerate(arguments)]
 
-    def mark(place: str) -> None:
-        notes.get_current_meta()["stack_trace"] = place
-
     def run(*flat: Tensor) -> Any:
-        return blame.watched(shadows.watch(flat[kept], mark), function, *flat)
+        return blame.watched(shadows.watch(flat[kept]), function, *flat)
 
-    with shadows.mode, enable_python_dispatcher(), notes.preserve_node_meta(), blame.explained():
+    with shadows.mode, enable_python_dispatcher(), blame.explained():
         recorded = make_fx(run, decomposition_table=decompose.table())(*shadow)
     shadows.check()
     recorded.graph.eliminate_dead_code()
     recorded.recompile()
-    _check_constants(recorded)
+    _check_recorded(recorded)
     return recorded
 
 
-def _check_constants(recorded: GraphModule) -> None:
+def _check_recorded(recorded: GraphModule) -> None:
+    """Raise BadInput for large constants and for numbers that no node takes, with the user's line."""
     for node in recorded.graph.nodes:
-        if node.op != "get_attr":
-            continue
-        value = getattr(recorded, node.target, None)
-        if isinstance(value, Tensor) and value.numel() * value.element_size() > MAX_CONSTANT_BYTES:
+        value = getattr(recorded, node.target, None) if node.op == "get_attr" else None
+        if isinstance(value, Tensor) and value.nbytes > MAX_CONSTANT_BYTES:
             user = next(iter(node.users), node)
-            shape = list(value.shape)
-            text = f"a tensor {shape} is a constant here; make it a buffer with register_buffer, so that it comes apart"
-            raise BadInput(f"{user.meta.get('stack_trace') or 'the model'}: {text}")
+            text = f"a tensor {list(value.shape)} is a constant here; make it a buffer with register_buffer"
+            raise blame.bad(user.meta.get(blame.USER), text)
+
+
+def _check_operators(model: Any, recorded: GraphModule) -> None:
+    """Raise BadInput for an operator that nodes refuse, with the line of the operation that became it."""
+    for node in model.graph:
+        if node.op_type not in ALLOWED and node.op_type != "Constant":
+            text = f"this becomes the ONNX operator {node.op_type}, which nodes do not run. {_INSTEAD}"
+            raise blame.bad(_origin(node.metadata_props.get("pkg.torch.onnx.fx_node", ""), recorded), text)
+
+
+def _origin(written: str, recorded: GraphModule) -> blame.Place | None:
+    """The user's line behind the operation that the exporter writes as `%name : ... target=torch.ops...](...`."""
+    name = written.partition(" : ")[0].removeprefix("%")
+    target = re.search(r"target=torch\.ops\.([\w.]+)", written)
+    nodes = [node for node in recorded.graph.nodes if blame.USER in node.meta]
+    alike = [node for node in nodes if target is not None and str(node.target) == target[1]]
+    chosen = next((node for node in alike if node.name == name), alike[0] if alike else None)
+    place: blame.Place | None = None if chosen is None else chosen.meta[blame.USER]
+    return place
+
+
+def _exported(program: Any, recorded: GraphModule) -> Any:
+    """The program as an ONNX model; raises BadInput for an operation that ONNX has no words for."""
+    try:
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            optimize=False,
+            custom_translation_table=decompose.translations(),
+        )
+    except OnnxExporterError as error:
+        text = str(error.__cause__ or error)
+        target = re.search(r"target=torch\.ops\.([\w.]+)", text)
+        said = f"torch.ops.{target[1]} cannot be written as ONNX" if target else f"no ONNX for this: {text[:300]}"
+        raise blame.bad(_origin(text[text.find("%") :], recorded), f"{said}. {_INSTEAD}") from error
+    if exported is None:
+        raise BadInput("the exporter returned nothing")
+    return exported
 
 
 def export(function: Callable[..., Any], arguments: Sequence[Tensor], ports: Signature, kept: slice) -> bytes:
@@ -135,14 +171,11 @@ def export(function: Callable[..., Any], arguments: Sequence[Tensor], ports: Sig
     recorded = record(function, arguments, batched, kept)
     batch = torch.export.Dim(BATCH, min=1, max=MAX_BATCH)
     dynamic = tuple({0: batch} if index < batched else None for index in range(len(arguments)))
-    with warnings.catch_warnings(), blame.explained():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with blame.explained():
         program = torch.export.export(_Wrapped(recorded), tuple(arguments), dynamic_shapes=(dynamic,))
-        exported = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=OPSET, optimize=False)
-        if exported is None:
-            raise BadInput("the exporter returned nothing")
+        exported = _exported(program, recorded)
         _fold(exported.model)
+        _check_operators(exported.model, recorded)
     return tidy(exported.model_proto, ports)
 
 

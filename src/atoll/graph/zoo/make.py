@@ -6,92 +6,68 @@ The same versions of torch and onnx give the same bytes; a test compares them wi
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from atoll.graph.archive import pack
-from atoll.graph.tracing.job import job
+from atoll.graph.tracing.job import Job, job
 from atoll.graph.tracing.metrics import accuracy
-from atoll.graph.tracing.optimizers import SGD
+from atoll.graph.tracing.optimizers import SGD, Adam
+from atoll.graph.zoo.measures import Logistic, Motion, Table
+from atoll.graph.zoo.pictures import CNN, MLP, Depthwise, Softmax
+from atoll.graph.zoo.texts import GPT, GRU, WINDOW
 
-# Mean and standard deviation of MNIST's pixels, 0 to 255.
-PIXEL_MEAN = 33.3184
-PIXEL_SCALE = 78.5675
-
-
-class Pixels(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """uint8 pixels to float32 of mean 0 and deviation 1; part of the graph, so every node does the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, ...] uint8 -> the same shape, float32."""
-        return (x.float() - PIXEL_MEAN) * (1 / PIXEL_SCALE)
-
-
-class Softmax(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """Logistic regression over 784 pixels: the smallest job that learns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pixels = Pixels()
-        self.linear = nn.Linear(784, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, 1, 28, 28] uint8 -> scores [batch, 10]."""
-        scores: Tensor = self.linear(self.pixels(x).flatten(1))
-        return scores
-
-
-class MLP(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """One hidden layer of 64."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pixels = Pixels()
-        self.hidden = nn.Linear(784, 64)
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, 1, 28, 28] uint8 -> scores [batch, 10]."""
-        scores: Tensor = self.linear(self.hidden(self.pixels(x).flatten(1)).relu())
-        return scores
-
-
-class CNN(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """Two 3x3 convolutions of 16 and 32 channels with max-pools, and a linear layer: 20,490 parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pixels = Pixels()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.linear = nn.Linear(32 * 7 * 7, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, 1, 28, 28] uint8 -> scores [batch, 10]."""
-        x = functional.max_pool2d(self.conv1(self.pixels(x)).relu(), 2)
-        x = functional.max_pool2d(self.conv2(x).relu(), 2)
-        scores: Tensor = self.linear(x.flatten(1))
-        return scores
+Example = tuple[Tensor, Tensor]
+PICTURE: Example = (torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+TEXT: Example = (torch.zeros(1, WINDOW, dtype=torch.int64), torch.zeros(1, WINDOW, dtype=torch.int64))
+MOVEMENT: Example = (torch.zeros(1, 6, 100), torch.zeros(1, dtype=torch.int64))
+ROW: Example = (torch.zeros(1, 30), torch.zeros(1, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model of the zoo and the hyper-parameters that it learns well with."""
+    """A model of the zoo and the hyper-parameters that it learns well with; the gradient's norm is clipped at 1."""
 
-    model: type[nn.Module]
-    learning_rate: float
-    momentum: float
+    model: Callable[[], nn.Module]
+    example: Example
+    optimizer: SGD | Adam
     batch: int = 32
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's."""
+        return self.optimizer.lr
+
+    def torch_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """The same optimizer in torch."""
+        one = self.optimizer
+        if isinstance(one, SGD):
+            return torch.optim.SGD(
+                parameters, one.lr, one.momentum, weight_decay=one.weight_decay, nesterov=one.nesterov
+            )
+        return torch.optim.Adam(parameters, one.lr, one.betas, one.eps, one.weight_decay)
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """The loss as plain torch: mean cross-entropy over all targets, classes last in `scores`."""
+        found: Tensor = nn.functional.cross_entropy(scores.flatten(0, -2), y.flatten())
+        return found
 
 
 RECIPES = {
-    "cnn": Recipe(CNN, learning_rate=0.05, momentum=0.9),
-    "mlp": Recipe(MLP, learning_rate=0.05, momentum=0.9),
-    "softmax": Recipe(Softmax, learning_rate=0.02, momentum=0.9),
+    "cnn": Recipe(CNN, PICTURE, SGD(lr=0.05, momentum=0.9)),
+    "depthwise": Recipe(Depthwise, PICTURE, SGD(lr=0.05, momentum=0.9)),
+    "gpt": Recipe(GPT, TEXT, SGD(lr=0.1, momentum=0.9, nesterov=True), batch=16),
+    "gru": Recipe(GRU, TEXT, SGD(lr=0.5, momentum=0.9), batch=16),
+    "logistic": Recipe(Logistic, ROW, SGD(lr=0.05, momentum=0.9)),
+    "mlp": Recipe(MLP, PICTURE, SGD(lr=0.05, momentum=0.9)),
+    "motion": Recipe(Motion, MOVEMENT, SGD(lr=0.05, momentum=0.9)),
+    "softmax": Recipe(Softmax, PICTURE, SGD(lr=0.02, momentum=0.9)),
+    "table": Recipe(Table, ROW, SGD(lr=0.05, momentum=0.9)),
 }
 
 
@@ -101,19 +77,23 @@ def build(name: str) -> nn.Module:
     return RECIPES[name].model()
 
 
-def make(name: str) -> bytes:
-    """The job file of a model."""
+def make_job(name: str) -> Job:
+    """The job of a model, with its first weights."""
     recipe = RECIPES[name]
-    made = job(
+    return job(
         build(name),
         nn.CrossEntropyLoss(),
-        SGD(lr=recipe.learning_rate, momentum=recipe.momentum),
-        example=(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)),
+        recipe.optimizer,
+        example=recipe.example,
         metrics=[accuracy],
         name=name,
         batch=recipe.batch,
     )
-    return pack(made.file)
+
+
+def make(name: str) -> bytes:
+    """The job file of a model."""
+    return pack(make_job(name).file)
 
 
 def main() -> None:

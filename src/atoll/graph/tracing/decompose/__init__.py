@@ -20,7 +20,11 @@ from atoll.graph.tracing.decompose import (
     normalisation,
     pooling,
     slicing,
+    smooth,
 )
+from atoll.graph.tracing.decompose.translation import translations
+
+__all__ = ["table", "translations"]
 
 aten = torch.ops.aten
 
@@ -47,6 +51,9 @@ def table() -> dict[Any, Any]:
         aten._scaled_dot_product_flash_attention_for_cpu.default: attention.attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention.attention_backward,
         aten._scaled_dot_product_attention_math.default: attention.attention_math,
+        aten.gelu.default: smooth.gelu,
+        aten.gelu_backward.default: smooth.gelu_backward,
+        aten.native_layer_norm_backward.default: smooth.layer_norm_backward,
         aten.embedding_dense_backward.default: lookup.embedding_dense_backward,
         aten.native_dropout.default: chance.native_dropout,
         aten.native_dropout_backward.default: chance.native_dropout_backward,

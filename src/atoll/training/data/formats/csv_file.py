@@ -16,7 +16,7 @@ from atoll.training.data.formats.found import Found, Options
 from atoll.training.data.formats.table import MAX_CELLS, Cells, check_header, make_table, without_dropped
 
 MAX_CSV_BYTES = 1 << 28
-MAX_CSV_CELLS = MAX_CELLS >> 3  # they are texts at first, which take ten times the room
+MAX_CSV_CELLS = MAX_CELLS >> 4  # they are texts at first, which take a hundred bytes each
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 _MAX_DIGITS = 64  # characters of a number; longer cells are texts
 _WHOLE_DIGITS = 18  # characters of a number that surely fits into 64 bits
