@@ -5,7 +5,7 @@ RUN := .venv/bin
 DEV := .venv-dev/bin
 
 
-.PHONY: up test test-torch check fix sim contracts clean
+.PHONY: up test check fix sim fuzz contracts clean
 
 up: .venv/ready
 	$(RUN)/atoll up --home .atoll $(ARGS)
@@ -13,21 +13,21 @@ up: .venv/ready
 test: .venv-dev/ready
 	$(DEV)/python -m pytest $(ARGS)
 
-test-torch: .venv-dev/torch  # what needs PyTorch: tracing models, and the oracle of the aggregation rules
-	$(DEV)/python -m pytest tests/graph tests/training/aggregate $(ARGS)
-
 check: .venv-dev/ready
-	$(DEV)/ruff check src tests bench
-	$(DEV)/ruff format --check src tests bench
+	$(DEV)/ruff check src tests bench examples
+	$(DEV)/ruff format --check src tests bench examples
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 
 fix: .venv-dev/ready
-	$(DEV)/ruff check --fix src tests bench
-	$(DEV)/ruff format src tests bench
+	$(DEV)/ruff check --fix src tests bench examples
+	$(DEV)/ruff format src tests bench examples
 
 sim: .venv-dev/ready
 	$(DEV)/python -m atoll.sim examples/scenarios.toml $(ARGS)
+
+fuzz: .venv-dev/fuzz  # what is read from outside, e.g. make fuzz ARGS="--minutes 5"; findings go to build/fuzz
+	$(DEV)/python -m tests.fuzz $(ARGS)
 
 contracts:
 	cd src/atoll/contracts/build && npm ci --silent --no-fund --no-audit && node build.mjs
@@ -43,13 +43,14 @@ clean:
 
 .venv-dev/ready: pyproject.toml
 	@$(PYTHON) -m venv .venv-dev
-	@echo "Setting up for the tests (about a minute, once)."
-	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
-
-.venv-dev/torch: .venv-dev/ready
+	@echo "Setting up for the tests, PyTorch included (about two minutes, once)."
+	@# This very version first, on its own: whoever has its build without CUDA at hand gets that one.
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch]'
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,parquet]'
 	@# An oracle for the aggregation rules; torchvision, which it also asks for, is not needed for that.
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11
+	touch $@
+
+.venv-dev/fuzz: .venv-dev/ready
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	touch $@

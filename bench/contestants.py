@@ -157,13 +157,19 @@ class Piped(_Graph):
         self.runner.run(self.engine.start())
 
     def block(self, first: int, last: int, number: int) -> float:
-        """Wall time, the way through the pipes included."""
+        """CPU time of both processes, the way through the pipes included; wall time where there is no /proc."""
         arguments = self.arguments(first, last, number)
-        start = time.perf_counter()
+        start = self._seconds()
         found = self.runner.run(self.engine.train(*arguments))
-        took = (time.perf_counter() - start) * 1e3
+        took = (self._seconds() - start) * 1e3
         self.state = found.tensors
         return took
+
+    def _seconds(self) -> float:
+        counted = Path(f"/proc/{self.engine.pid}/schedstat")  # nanoseconds on a CPU, nanoseconds waited, turns
+        if not counted.exists():
+            return time.perf_counter()
+        return time.process_time() + int(counted.read_text().split()[0]) / 1e9
 
     def close(self) -> None:
         """End the child."""

@@ -5,9 +5,9 @@ python bench/graphs.py [--json FILE] [--models a,b] [--steps 100]     (needs the
 Each model trains from the same first weights on the same batches, with its stated learning rate and the gradient's
 norm clipped at 1, in torch eager, by torch.compile, by our engine, and by ONNX Runtime Web under Node (after `npm ci
 --ignore-scripts` in bench/web). All on one thread. Blocks of ten steps take turns, so that what else the machine does
-hits all alike; a ratio is taken block by block. CPU time, which a busy machine disturbs less than wall time; the
-engine through its process in wall time. The distance is that of all parameters as one vector from torch's, relative
-L2, after the steps.
+hits all alike; a ratio is taken block by block. CPU time, which a busy machine disturbs less than wall time; for the
+engine as a node uses it that of both processes. The distance is that of all parameters as one vector from torch's,
+relative L2, after the steps.
 """
 
 from __future__ import annotations

@@ -71,6 +71,8 @@ def flower_run(programs: Path, data: Path, rounds: int, seed: int) -> dict[str, 
         "down": found["down"],
         "round_up": found["up"] // rounds,
         "round_down": found["down"] // rounds,
+        "late_up": found["up"] // rounds,
+        "late_down": found["down"] // rounds,
         **memory.facts(),
     }
 
@@ -189,12 +191,14 @@ FIGURES = {
     "all rounds, s": lambda run: f"{run['training']:.1f}",
     "settling and a test question, s": lambda run: f"{run['settling']:.1f}" if "settling" in run else "-",
     "from the command to its end, s": lambda run: f"{run['wall']:.1f}",
+    "first round, s": lambda run: f"{run['first_round']:.1f}",
     "a round (median, without the first), s": lambda run: f"{run['round_seconds']:.2f}",
     "updates used, a round": lambda run: f"{statistics.mean(run['accepted']):.1f}",
     "bytes up, MB": lambda run: _mega(run["up"]),
     "bytes down, MB": lambda run: _mega(run["down"]),
-    "bytes up, a round, MB": lambda run: _mega(run["round_up"]),
-    "bytes down, a round, MB": lambda run: _mega(run["round_down"]),
+    "bytes up, a round (without the first), MB": lambda run: _mega(run["round_up"]),
+    "bytes up, a round (the last five), MB": lambda run: _mega(run["late_up"]),
+    "CPU seconds of all processes": lambda run: f"{run['cpu_seconds']:.0f}",
     "peak memory of all processes (PSS), MB": lambda run: f"{run['peak_memory'] / 1e6:.0f}",
     "processes": lambda run: str(run["processes"]),
 }
@@ -214,6 +218,8 @@ def main() -> None:
     found |= {"summary": summary(found), "rounds": options.rounds, "python": platform.python_version()}
     found |= {"flower_version": flower.FLOWER, "machine": proc.machine()}
     show(found, found["summary"])
+    for rule, run in found["atoll"].items():
+        print(f"\nAtoll, {rule}: {len(run['rejected'])} refused units; payments recomputed: {run['explain']}")
     print(f"\nload before, between and after: {found['load']}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -19,7 +19,8 @@ import proc
 
 from atoll.node.control import ControlClient
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.5
+LATE = 5  # rounds at the end whose traffic is told apart
 MARK = "BENCH_PARITY_RUN"
 
 
@@ -81,8 +82,9 @@ def run(home: Path, data: str, nodes: int, rounds: int, rule: str) -> dict[str, 
 
 def _result(found: dict[str, Any], seen: Seen, rounds: int) -> dict[str, Any]:
     seconds, later = found["seconds"], max(1, rounds - 1)
-    gaps = [late - early for early, late in itertools.pairwise(seen.times)]
-    first, last = seen.traffic[0], seen.traffic[-1]
+    gaps = [end - begin for begin, end in itertools.pairwise(seen.times)]
+    early, first, last = seen.traffic[max(0, rounds - 1 - LATE)], seen.traffic[0], seen.traffic[-1]
+    late = max(1, min(LATE, later))
     return {
         "accuracy": found["accuracy"],
         "loss": [one and one["loss"] for one in found["scores"]],
@@ -93,9 +95,13 @@ def _result(found: dict[str, Any], seen: Seen, rounds: int) -> dict[str, Any]:
         "training": seconds["training"],
         "settling": seconds["settling"],
         "phases": seconds,
+        "first_round": seconds["training"] - sum(gaps),
         "round_seconds": statistics.median(gaps) if gaps else seconds["training"],
         "up": found["bytes_up"],
         "down": found["bytes_down"],
         "round_up": round((last[0] - first[0]) / later),
         "round_down": round((last[1] - first[1]) / later),
+        "late_up": round((last[0] - early[0]) / late),
+        "late_down": round((last[1] - early[1]) / late),
+        "traffic": seen.traffic,
     }

@@ -29,13 +29,15 @@ def results(script: str, out: Path, *arguments: str) -> Any:
     return json.loads(out.read_text())
 
 
-def test_step_time(tmp_path: Path) -> None:
+def test_graphs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    found = results("step_time.py", tmp_path / "out.json", "--repeats", "2")
-    assert {model["name"] for model in found["models"]} == {"cnn", "mlp", "softmax"}
-    for model in found["models"]:
-        low, high = model["spread"]
-        assert 0 < low <= model["atoll_over_torch"] <= high
+    quick = ("--models", "softmax", "--steps", "20", "--passes", "1", "--only", "torch,atoll,engine")
+    found = results("graphs.py", tmp_path / "out.json", *quick)
+    (model,) = found["models"]
+    low, high = model["atoll_over_torch_spread"]
+    assert 0 < low <= model["atoll_over_torch"] <= high
+    assert model["relative_l2"] <= 1e-5
+    assert found["geometric_mean"] == pytest.approx(model["atoll_over_torch"], abs=1e-3)
 
 
 def test_aggregation(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from atoll.graph.archive import unpack_model
 from atoll.training.data import bundled_mnist
 from tests.end_to_end.conftest import Network
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+OWN = Path(__file__).parent / "own"
+SPEAKERS = Path(__file__).resolve().parents[2] / "examples" / "data" / "extracts" / "speakers"
 JOB = str(resources.files(atoll.graph.zoo) / "softmax.atoll")
 
 
@@ -91,3 +93,30 @@ def test_it_goes_on_after_an_interruption(network: Network, tmp_path: Path) -> N
     nothing = start(network, "--resume")
     _, err = nothing.communicate(timeout=60)
     assert "no job to go on with" in err
+
+
+def test_a_model_of_ones_own(network: Network, tmp_path: Path) -> None:
+    """A transformer of 1.4 million parameters with dropout, from a user's own file, on text sorted by speaker."""
+    pytest.importorskip("torch", reason="making a job needs PyTorch: make test installs it")
+    job, home = str(tmp_path / "story.atoll"), str(network.home)
+    atoll("job", "make", f"{OWN / 'story.py'}:job", "--out", job)
+    atoll("data", "add", "plays", str(SPEAKERS), "--group", "file", "--window", "32", "--home", home)
+    atoll("data", "check", "plays", job, "--home", home)
+    found = json.loads(
+        atoll("train", job, "--data", "plays", "--rounds", "3", "--home", home, "--out", str(tmp_path), "--json")
+    )
+    assert found["verdicts"] | {"meaning": {}} == {"accepted": 15, "refused": {}, "meaning": {}}
+    losses = [scores["loss"] for scores in found["by_round"].values()]
+    assert losses[0] < 5.6  # a uniform guess among 256 bytes costs log(256) = 5.545
+    assert losses[2] < losses[1] < losses[0]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    scores = session.run(["scores"], {"x": np.zeros((2, 32), np.int64)})[0]
+    assert scores.shape == (2, 32, 256)
+    assert scores.sum(2) == pytest.approx(np.ones((2, 32)), abs=1e-4)
+
+
+def atoll(*arguments: str) -> str:
+    command = [sys.executable, "-m", "atoll", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -38,7 +38,7 @@ def test_graphs_that_pass_the_gate_run_and_have_the_shapes_that_it_foretold() ->
             ran.append(bool(found_shapes(data, 1)))
 
     try:
-        seed(0)(settings(QUIET, max_examples=60)(given(graphs())(once)))()
+        seed(0)(settings(QUIET, max_examples=30)(given(graphs())(once)))()
     finally:
         runner.close()
-    assert sum(ran) > 20  # or else the strategy makes nothing that runs
+    assert sum(ran) > 10  # or else the strategy makes nothing that runs

@@ -40,7 +40,9 @@ class Book:
 
     def finding(self, why: str) -> None:
         """Keep the last input and what it led to."""
-        data = (self.folder / "last").read_bytes()
+        failed = self.folder / "failed"
+        data = (failed if failed.exists() else self.folder / "last").read_bytes()
+        failed.unlink(missing_ok=True)
         name = f"{self.target}-{sha256(data).hexdigest()[:12]}"
         (self.folder.parent / f"{name}.bin").write_bytes(data)
         (self.folder.parent / f"{name}.txt").write_text(why, encoding="utf-8")
@@ -56,15 +58,22 @@ def by_hypothesis(book: Book, seconds: float, start: int) -> None:
     deadline = time.monotonic() + seconds
     runner = Runner() if book.target == "built-graph" else None
 
-    def once(data: bytes) -> None:
-        if time.monotonic() > deadline:
-            return
-        book.note(data)
+    def attempt(data: bytes) -> None:
         if targets.run(book.target, data):
             book.accepted += 1
             if runner:
                 signal.alarm(6 * INPUT_SECONDS)
                 runner.check(data)
+
+    def once(data: bytes) -> None:
+        if time.monotonic() > deadline:
+            return
+        book.note(data)
+        try:
+            attempt(data)
+        except Exception:
+            (book.folder / "failed").write_bytes(data)  # the time may be over before it is tried again
+            raise
 
     number = start
     while time.monotonic() < deadline:

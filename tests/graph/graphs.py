@@ -12,8 +12,11 @@ Floats = npt.NDArray[np.float32]
 FROZEN = "scale"
 
 
-def graph(body: str, constants: str, ports: str = "(float[batch,4] x) => (float[batch,4] scores)") -> bytes:
-    text = f'<ir_version: 9, opset_import: ["" : 18]> g {ports} {constants} {{ {body} }}'
+PORTS = "(float[batch,4] x) => (float[batch,4] scores)"
+
+
+def graph(body: str, constants: str, ports: str = PORTS, opset: int = 18) -> bytes:
+    text = f'<ir_version: 9, opset_import: ["" : {opset}]> g {ports} {constants} {{ {body} }}'
     return bytes(parser.parse_model(text).SerializeToString())
 
 

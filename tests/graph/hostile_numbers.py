@@ -94,6 +94,18 @@ body(
     Reason.BAD_ATTRIBUTE, "split_into_a_billion", f"o = Split<axis = 1, num_outputs = {HUGE}>(x) scores = MatMul(x, w)"
 )
 body(
+    Reason.BAD_ATTRIBUTE,
+    "yes_or_no_that_is_neither",  # ONNX says that nothing is reduced, ONNX Runtime reduces everything
+    f"big = ReduceL2<noop_with_empty_axes = -1>(x) {TO_SCORES}",
+)
+body(
+    Reason.BAD_SHAPE,
+    "the_greatest_of_nothing",  # foretold as one, found to be none: the size that follows would be 0 or 10^9
+    "e = ConstantOfShape(none) a = ArgMax<axis = 0>(e) s = Shape(a) d = Sub(one, s) m = Mul(d, billion)"
+    " big = ConstantOfShape(m) p = MatMul(x, w) r = ReduceMax<keepdims = 0>(big) scores = Add(p, r)",
+    constants="<int64[1] none = {0}, int64[1] one = {1}, int64[1] billion = {1000000000}>",
+)
+body(
     Reason.BAD_SHAPE,
     "division_by_zero_in_a_shape",
     f"s = Shape(x) d = Div(s, n) big = ConstantOfShape(d) {TO_SCORES}",

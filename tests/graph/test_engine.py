@@ -143,6 +143,25 @@ def test_a_killed_child_is_replaced() -> None:
     run(EngineLimits(), body)
 
 
+def test_after_a_loss_a_spare_child_is_ready() -> None:
+    async def lose(engine: Engine) -> None:
+        with pytest.raises(EngineFailed):
+            await engine.predict(b"no graph", {}, X, 1)
+
+    async def body(engine: Engine) -> None:
+        await lose(engine)
+        assert engine.pid is None
+        assert await works(engine)  # a new child; from here on another one is started beside it
+        while len(engine.pids) < 2:  # until the spare one has started
+            await works(engine)
+        first, spare = engine.pids
+        await lose(engine)
+        assert await works(engine)
+        assert engine.pid == spare != first
+
+    run(EngineLimits(), body)
+
+
 def test_a_cancelled_request_leaves_no_half_answer_behind() -> None:
     async def body(engine: Engine) -> None:
         with pytest.raises(TimeoutError):

@@ -15,6 +15,7 @@ from atoll.graph.check import Limits
 from atoll.graph.manifest import Data, Manifest, Policy
 from atoll.graph.params import write_params
 from atoll.graph.session import Frozen, LocalEngine
+from atoll.graph.signatures import EVALUATE_BATCH
 from atoll.graph.spec import Hyper, Input, Output, Tensor
 from atoll.inference.answer import decode_scores, encode_scores, open_model, read_inputs, scores
 from atoll.inference.messages import Predict, Scores
@@ -180,9 +181,9 @@ def test_hostile_graphs_in_a_model_file_are_refused(name: str) -> None:
 
 
 def test_a_graph_beyond_this_nodes_limits_is_refused() -> None:
-    open_model(packed(), Limits(flops=2 * 500 * 4 * 3))
+    open_model(packed(), Limits(flops=2 * EVALUATE_BATCH * 4 * 3))
     with pytest.raises(Refused) as caught:
-        open_model(packed(), Limits(flops=2 * 500 * 4 * 3 - 1))
+        open_model(packed(), Limits(flops=2 * EVALUATE_BATCH * 4 * 3 - 1))
     assert caught.value.reason == Reason.TOO_MUCH_COMPUTE
 
 

@@ -94,7 +94,7 @@ def _split(source: str) -> tuple[Path, str]:
 
 
 def _load(path: Path, name: str) -> Any:
-    """The object `name` of the user's own file, run as a module of its own."""
+    """The job `name` of the user's own file, or what the function of that name gives; the file is run as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise BadInput(f"{path} cannot be loaded as Python.")
@@ -103,16 +103,18 @@ def _load(path: Path, name: str) -> Any:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        job = found() if callable(found) else found
     except AtollError:
         raise
     except Exception as error:  # whatever the user's file raises is the user's to read, in one sentence
         raise BadInput(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
-    job = getattr(module, name, None)
     if not hasattr(job, "save"):
         raise BadInput(
-            f"{path} has no job called {name}: expected a line such as {name} = atoll.job(model, loss, ...)."
+            f"{path} has no job called {name}: expected a line such as {name} = atoll.job(model, loss, ...), "
+            "or a function that gives one."
         )
     return job
 

@@ -54,6 +54,12 @@ _GRAPH_TYPES = frozenset({AttributeProto.GRAPH, AttributeProto.GRAPHS})
 _NAME = re.compile(r"[!-~]{1,256}")  # printable ASCII: a name may stand in a log or on a terminal
 _MAX_ATTRIBUTE_ITEMS = 64
 _MAX_ATTRIBUTE_INT = 1 << 31
+# Attributes that say yes or no: ONNX takes any number but 0 for yes, ONNX Runtime only 1.
+_FLAG_NAMES = """
+    allowzero ceil_mode count_include_pad exclusive fmod keepdims noop_with_empty_axes reverse select_last_index
+    storage_order transA transB upper
+"""
+_FLAGS = frozenset(_FLAG_NAMES.split())
 _OPEN_ENDED = frozenset({"end", "start"})  # Shape's bounds, which may be beyond any rank
 
 
@@ -178,6 +184,8 @@ def _check_attribute(where: str, item: AttributeProto) -> None:
         raise Refused(Reason.BAD_ATTRIBUTE, f"{where} has more than {_MAX_ATTRIBUTE_ITEMS} items")
     if item.name not in _OPEN_ENDED and any(abs(value) > _MAX_ATTRIBUTE_INT for value in (item.i, *item.ints)):
         raise Refused(Reason.BAD_ATTRIBUTE, f"{where} is beyond {_MAX_ATTRIBUTE_INT}")
+    if item.name in _FLAGS and item.i not in (0, 1):
+        raise Refused(Reason.BAD_ATTRIBUTE, f"{where} is {item.i}, expected 0 or 1")
     if not all(math.isfinite(value) for value in (item.f, *item.floats)):
         raise Refused(Reason.BAD_ATTRIBUTE, f"{where} is not a finite number")
     if item.type == AttributeProto.TENSOR and _check_tensor(where, item.t) > 8 * _MAX_ATTRIBUTE_ITEMS:

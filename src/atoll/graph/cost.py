@@ -54,13 +54,23 @@ def work(node: NodeProto, shapes: Mapping[str, Shaped]) -> int:
 
 
 def workspace(node: NodeProto, shapes: Mapping[str, Shaped]) -> int:
-    """Bytes that a node needs besides its inputs and outputs: a convolution's patches, one image at a time."""
+    """Bytes that a node needs besides its inputs and outputs, as ONNX Runtime's kernels take them (measured).
+
+    A convolution's patches, one image at a time; what a choice keeps of both sides; a softmax over another dimension
+    than the last turns its input round and back.
+    """
     if node.op_type == "Conv":
         out, weight = shapes[node.output[0]], shapes[node.input[1]]
         return 4 * math.prod(weight.shape[1:]) * math.prod(out.shape[2:])
     if node.op_type == "ConvTranspose":
         image, weight = shapes[node.input[0]], shapes[node.input[1]]
         return 4 * math.prod(weight.shape[1:]) * math.prod(image.shape[2:])
+    out = shapes[node.output[0]]
+    if node.op_type == "Where":
+        return 2 * out.bytes
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        last = attributes(node).get("axis", -1) in (-1, len(out.shape) - 1)
+        return 0 if last else 2 * out.bytes
     return 0
 
 

@@ -1,7 +1,8 @@
 """Run graphs in a child process with limits on memory, CPU time and wall-clock time.
 
 The child is started once and kept warm; sessions are cached in it by the graph's hash. A request that fails, runs
-out of time or kills the child raises EngineFailed, and the next request gets a fresh child. This process never
+out of time or kills the child raises EngineFailed, and the next request gets a fresh child; from the first loss on, a
+spare one is kept warm, so that no later loss makes a request wait for a start. This process never
 loads ONNX Runtime.
 """
 
@@ -46,8 +47,9 @@ class Engine:
     def __init__(self, limits: EngineLimits | None = None) -> None:
         self.limits = limits or EngineLimits()
         self._turn = asyncio.Lock()
-        self._child: Process | None = None
-        self._stderr: asyncio.Task[bytes] | None = None
+        self._child: _Child | None = None
+        self._spare: asyncio.Task[_Child] | None = None  # kept warm from the first time that a child was lost
+        self._lost = False
         self._kept = b""  # id of the frozen tensors that the child holds
 
     async def __aenter__(self) -> Engine:
@@ -62,7 +64,13 @@ class Engine:
     @property
     def pid(self) -> int | None:
         """Process id of the child, None while there is none."""
-        return self._child.pid if self._child else None
+        return self._child.process.pid if self._child else None
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the child and of the spare one, of those that are there and have started."""
+        spare = [self._spare.result()] if self._spare and self._spare.done() and not self._spare.exception() else []
+        return [child.process.pid for child in (self._child, *spare) if child]
 
     async def start(self) -> None:
         """Start the child and wait until it has loaded ONNX Runtime; raises EngineFailed if it cannot start."""
@@ -73,6 +81,9 @@ class Engine:
         """End the child."""
         async with self._turn:
             await self._end()
+            if self._spare:
+                spare, self._spare = self._spare, None
+                await asyncio.gather(_end_later(spare), return_exceptions=True)
 
     async def train(
         self,
@@ -118,67 +129,105 @@ class Engine:
                 self._kept = name
             return await self._exchange(child, parts, self.limits.wall_seconds)
 
-    async def _living(self) -> Process:
-        """The child, warm; a new one where there is none or it has died."""
-        if self._child and self._child.returncode is None:
+    async def _living(self) -> _Child:
+        """The child, warm; where there is none or it has died, the spare one or a new one."""
+        if self._child and self._child.process.returncode is None:
             return self._child
         await self._end()
-        limits = (self.limits.memory_bytes, self.limits.cpu_seconds, self.limits.threads)
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "atoll.graph.session", *map(str, limits)),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=_STREAM_BUFFER,
-            env={**environment, "OMP_NUM_THREADS": str(self.limits.threads)},
-        )
-        self._child = child
-        self._stderr = asyncio.create_task(_tail(child))
-        await self._exchange(child, frames.encode(Header(method="start"), {}), _START_SECONDS)
-        return child
+        spare, self._spare = self._spare, None
+        ready = await spare if spare else None
+        self._child = ready if ready and ready.process.returncode is None else await _start(self.limits)
+        if self._lost:
+            self._spare = asyncio.create_task(_start(self.limits))
+        return self._child
 
     async def _exchange(
-        self, child: Process, parts: list[bytes | memoryview], seconds: float
+        self, child: _Child, parts: list[bytes | memoryview], seconds: float
     ) -> tuple[Header, dict[str, Array]]:
         """One request, one answer; whatever goes wrong ends the child, for its pipes may hold half a frame."""
         done = False
         try:
-            async with asyncio.timeout(seconds):
-                header, arrays = await _write_and_read(child, parts)
+            header, arrays = await child.exchange(parts, seconds)
             done = not header.error
-        except TimeoutError as error:
-            raise EngineFailed(f"the graph ran longer than {seconds:g} s and was stopped") from error
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise EngineFailed(await self._epitaph(child)) from error
         finally:
             if not done:
+                self._lost = True
                 await self._end()
         if header.error:
             raise EngineFailed(header.error)
         return header, arrays
 
-    async def _epitaph(self, child: Process) -> str:
+    async def _end(self) -> None:
+        child, self._child, self._kept = self._child, None, b""
+        if child:
+            await child.end()
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A process that runs graphs, and the task that reads what it prints to its standard error."""
+
+    process: Process
+    stderr: asyncio.Task[bytes]
+    limits: EngineLimits
+
+    async def exchange(self, parts: list[bytes | memoryview], seconds: float) -> tuple[Header, dict[str, Array]]:
+        """One request, one answer; raises EngineFailed when it dies or takes longer than `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await _write_and_read(self.process, parts)
+        except TimeoutError as error:
+            raise EngineFailed(f"the graph ran longer than {seconds:g} s and was stopped") from error
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise EngineFailed(await self._epitaph()) from error
+
+    async def _epitaph(self) -> str:
         """Why the child died, in a sentence."""
-        code = await child.wait()
+        code = await self.process.wait()
         if code == -getattr(signal, "SIGXCPU", 0):
             return f"the graph used more than {self.limits.cpu_seconds} s of CPU time and was stopped"
         if code == -getattr(signal, "SIGKILL", 0):
             return "the process that runs graphs was killed, most likely because the machine ran out of memory"
-        last = (await self._stderr).decode(errors="replace").strip().splitlines()[-1:] if self._stderr else []
+        last = (await self.stderr).decode(errors="replace").strip().splitlines()[-1:]
         return " ".join([f"the process that runs graphs ended with code {code}", *last])
 
-    async def _end(self) -> None:
-        child, self._child, self._kept = self._child, None, b""
-        if child is None:
-            return
-        if child.returncode is None:
-            child.kill()
-        if child.stdin and child.stdout and self._stderr:
-            child.stdin.close()
-            await child.stdout.read()  # to the end, so that no pipe stays open
-            await self._stderr
-        await child.wait()
+    async def end(self) -> None:
+        """Kill the process, if it lives, and close its pipes."""
+        if self.process.returncode is None:
+            self.process.kill()
+        if self.process.stdin and self.process.stdout:
+            self.process.stdin.close()
+            await self.process.stdout.read()  # to the end, so that no pipe stays open
+            await self.stderr
+        await self.process.wait()
+
+
+async def _start(limits: EngineLimits) -> _Child:
+    """A child that has loaded ONNX Runtime; raises EngineFailed if it cannot start."""
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    arguments = (limits.memory_bytes, limits.cpu_seconds, limits.threads)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "atoll.graph.session", *map(str, arguments)),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=_STREAM_BUFFER,
+        env={**environment, "OMP_NUM_THREADS": str(limits.threads)},
+    )
+    child = _Child(process, asyncio.create_task(_tail(process)), limits)
+    started = False
+    try:
+        await child.exchange(frames.encode(Header(method="start"), {}), _START_SECONDS)
+        started = True
+    finally:
+        if not started:
+            await child.end()
+    return child
+
+
+async def _end_later(spare: asyncio.Task[_Child]) -> None:
+    """End a child that may still be starting."""
+    await (await spare).end()
 
 
 async def _write_and_read(child: Process, parts: list[bytes | memoryview]) -> tuple[Header, dict[str, Array]]:

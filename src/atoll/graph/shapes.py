@@ -97,6 +97,9 @@ class Walk:
         """What the inference rules would take at its word."""
         if node.op_type in SLIDING:
             check_window(node, attributes(node), [self.shapes[name].shape for name in node.input if name])
+        if node.op_type in ("ArgMax", "ArgMin") and not self.shapes[node.input[0]].size:
+            # ONNX foretells one place, ONNX Runtime gives none: sizes worked out from that would not be the real ones.
+            raise Refused(Reason.BAD_SHAPE, f"{node.op_type} of nothing")
         parts = attributes(node).get("num_outputs") if node.op_type == "Split" else None
         if parts is not None and parts != len(node.output):
             raise Refused(Reason.BAD_ATTRIBUTE, f"Split.num_outputs is {parts} for {len(node.output)} outputs")
@@ -169,6 +172,7 @@ _RULES: Mapping[str, Callable[[NodeProto, list[Ints]], Any]] = {
     "Cast": _first,
     "Unsqueeze": _first,
     "Squeeze": _first,
+    "Reshape": _first,
     "Concat": lambda _, values: np.concatenate([np.atleast_1d(value) for value in values]),
     "Gather": _gather,
     "Add": lambda _, values: values[0] + values[1],

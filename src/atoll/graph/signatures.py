@@ -10,7 +10,7 @@ from atoll.graph.spec import Input, JobSpec, Output, Target, Tensor
 BATCH = "batch"
 FLOAT, UINT8, INT64 = 1, 2, 7  # ONNX element types
 ELEMENT = {"float32": FLOAT, "uint8": UINT8, "int64": INT64}
-EVALUATE_BATCH = 500  # samples that evaluation and prediction take at once, at most
+EVALUATE_BATCH = 64  # samples that evaluation and prediction take at once, at most
 EVALUATE_BYTES = 1 << 20  # and no more than so many bytes of inputs
 
 Kind = Literal["step", "evaluate", "predict"]

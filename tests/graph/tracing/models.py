@@ -55,7 +55,7 @@ class TinyGPT(nn.Module):
         self.tokens = nn.Embedding(11, 12)
         self.places = nn.Embedding(8, 12)
         self.before = nn.LayerNorm(12)
-        self.attend = nn.Linear(12, 36)
+        self.attend = nn.Linear(12, 36, bias=False)  # keys with a bias have a gradient of zero and noise
         self.after = nn.LayerNorm(12)
         self.up = nn.Linear(12, 24)
         self.down = nn.Linear(24, 12)

@@ -55,7 +55,7 @@ def test_the_result_is_the_same() -> None:
     data = tidy(messy(), PORTS)
     only_x = onnx.load_from_string(data)
     del only_x.graph.input[1]
-    scores = LocalEngine().predict(bytes(only_x.SerializeToString()), {}, x)
+    scores = LocalEngine().predict(bytes(only_x.SerializeToString()), {}, x, 2)
     assert scores.tolist() == [[4.0, 8.0], [12.0, 16.0]]
 
 

@@ -22,7 +22,7 @@ from atoll.graph.session import LocalEngine
 from .models import MLP, Backbone, Normed, TinyGPT
 from .training import STEPS, Recipe, compared, distance, first, frozen, in_torch
 
-BATCHES = (2, 7, 33)
+BATCHES = (4, 7, 33)
 RATE = 3e-3
 
 

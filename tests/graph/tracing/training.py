@@ -68,7 +68,9 @@ def by_graph(file: JobFile, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Trai
 def distance(found: Arrays, expected: Arrays) -> float:
     """Relative L2 distance of all tensors of `expected` as one vector."""
     difference = sum(float(np.square(found[name] - value).sum(dtype=np.float64)) for name, value in expected.items())
-    return float(np.sqrt(difference / sum(float(np.square(value).sum(dtype=np.float64)) for value in expected.values())))
+    return float(
+        np.sqrt(difference / sum(float(np.square(value).sum(dtype=np.float64)) for value in expected.values()))
+    )
 
 
 def compared(file: JobFile, model: nn.Module, recipe: Recipe, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -31,8 +31,8 @@ def byzfl() -> ModuleType:
     """
     spec = importlib.util.find_spec("byzfl")
     if spec is None or spec.submodule_search_locations is None:
-        pytest.skip("the oracle byzfl is not installed: run `make test-torch`")
-    pytest.importorskip("torch", reason="the oracle byzfl needs torch: run `make test-torch`")
+        pytest.skip("the oracle byzfl is not installed: run `make test`, which installs it")
+    pytest.importorskip("torch", reason="the oracle byzfl needs torch: run `make test`, which installs it")
     if "byzfl" not in sys.modules:
         package = ModuleType("byzfl")
         package.__path__ = list(spec.submodule_search_locations)

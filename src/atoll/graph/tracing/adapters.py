@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from atoll.errors import BadInput
 
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -60,7 +59,8 @@ def low_rank(model: Module, rank: int = 8, alpha: float = 16.0, targets: Sequenc
     """
     if rank < 1 or not alpha > 0:
         raise BadInput(f"low_rank needs rank >= 1 and alpha > 0, not {rank} and {alpha}")
-    found = copy.deepcopy(model).requires_grad_(False)
+    found = copy.deepcopy(model)
+    found.requires_grad_(False)
     chosen = [name for name, _ in found.named_modules(remove_duplicate=False) if name and _is_target(name, targets)]
     layers = [name for name in chosen if isinstance(found.get_submodule(name), nn.Linear)]
     if targets is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import re
 import sys
 import sysconfig
@@ -12,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -26,9 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atoll.errors import BadInput
 
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(one.__file__)) + os.sep for one in (torch, numpy, onnx, sympy))
-_STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
+_HERE = Path(__file__).resolve().parent
+_NOT_USERS = (_HERE, *(Path(str(one.__file__)).parent for one in (torch, numpy, onnx, sympy)))
+_STANDARD = Path(sysconfig.get_paths()["stdlib"])
 USER = "atoll_place"  # where a recorded node keeps its `Place`
 _MADE_UP = ("<eval_with_key", "<frozen", "<string>")
 
@@ -61,11 +62,13 @@ class Place:
         return f"{self.file}:{self.line} (in {self.function})"
 
 
+@cache
 def is_users(file: str) -> bool:
     """Whether a file is neither torch, nor this room, nor the standard library."""
-    if file.startswith((_HERE, *_LIBRARIES)) or file.startswith(_MADE_UP):
+    path = Path(file)
+    if file.startswith(_MADE_UP) or any(path.is_relative_to(folder) for folder in _NOT_USERS):
         return False
-    return not file.startswith(_STANDARD) or "-packages" in file
+    return not path.is_relative_to(_STANDARD) or "-packages" in file
 
 
 def of_traceback(trace: TracebackType | None) -> Place | None:
@@ -94,6 +97,12 @@ def of_frame(frame: Any) -> Place | None:
     if frame is None or isinstance(frame, str) or not is_users(frame.filename):
         return None
     return Place(frame.filename, frame.lineno, frame.name)
+
+
+def of_shapes(shapes: ShapeEnv) -> Place | None:
+    """The user's line that first asked for the size of the batch as a number."""
+    places = (of_frame(guard.sloc.framework_loc) for guard in shapes.guards)
+    return next((place for place in places if place is not None), None)
 
 
 def of_function(function: Any) -> Place | None:
@@ -189,17 +198,18 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
             self._check_writes(func, args, place)
         mode = get_proxy_mode()
         graph = None if mode is None else mode.tracer.graph
-        last = None if graph is None else graph._root.prev
+        root = None if graph is None else graph._root
+        last = None if root is None else root.prev
         try:
             found = func(*args, **(kwargs or {}))
         except Exception as error:  # any: it goes on as it is, with a note
             if place is not None and not hasattr(error, "noted"):
                 error.noted = place  # type: ignore[attr-defined]  # read by `explained`
             raise
-        while last is not None and (last := last.next) is not graph._root:
+        while last is not None and (last := last.next) is not root:
             last.meta[USER] = place
         if self._shapes.replacements:  # the symbol of the batch has become a number
-            raise bad(place, BATCH)
+            raise bad(of_shapes(self._shapes) or place, BATCH)
         if isinstance(found, torch.Tensor) and found.is_complex():
             raise bad(place, COMPLEX)
         return found

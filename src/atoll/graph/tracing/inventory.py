@@ -76,7 +76,7 @@ def holdings(model: nn.Module, changed: set[str]) -> tuple[Holding, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"two tensors of the model would be called {twice[0]!r}; rename one of the modules")
-    inside.sort(key=lambda one: ROLES.index(one.fate))  # type: ignore[arg-type]  # constants are left out
+    inside.sort(key=lambda one: ROLES.index(one.fate))  # constants are left out
     return (*inside, *(one for one in found if one.fate == "constant"))
 
 

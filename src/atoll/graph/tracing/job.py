@@ -1,4 +1,4 @@
-"""`atoll.job`: a PyTorch model, its loss and its optimizer become a job file that any device can train (needs torch)."""
+"""`atoll.job`: a PyTorch model, its loss and its optimizer become a job file for any device (needs torch)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,9 @@ def _example(example: Any) -> tuple[Tensor, Tensor]:
         raise BadInput("the example must be a batch (x, y) of two tensors, samples along the first dimension")
     x, y = example
     if x.dtype not in _INPUTS:
-        raise BadInput(f"the example's x is {x.dtype}, expected uint8, float32 or int64; convert it, e.g. with .float()")
+        raise BadInput(
+            f"the example's x is {x.dtype}, expected uint8, float32 or int64; convert it, e.g. with .float()"
+        )
     if y.dtype not in _TARGETS:
         raise BadInput(f"the example's y is {y.dtype}, expected int64 labels (.long()) or float32 values (.float())")
     if len(x) != len(y) or not len(x):

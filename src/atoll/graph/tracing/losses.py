@@ -143,7 +143,9 @@ class CrossEntropy:
         return total / shares.sum().clamp(min=1e-12)
 
 
-def cross_entropy(*, label_smoothing: float = 0.0, ignore_index: int = IGNORED, classes: int | None = None) -> CrossEntropy:
+def cross_entropy(
+    *, label_smoothing: float = 0.0, ignore_index: int = IGNORED, classes: int | None = None
+) -> CrossEntropy:
     """Cross-entropy that says where the classes are: `classes` is 1 ([batch, classes, ...]) or -1 (last).
 
     Only needed where the shapes leave it open; otherwise give `torch.nn.CrossEntropyLoss`.

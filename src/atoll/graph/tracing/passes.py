@@ -109,6 +109,8 @@ def scalars(node: NodeProto, net: Net) -> Found:
 def _quotient(node: NodeProto, net: Net) -> Found:
     """Many numbers by one number: its reciprocal, once, and products."""
     below, shape = net.number(node.input[1]), net.shapes.get(node.output[0])
+    if node.output[0] not in net.floats:
+        return None
     if net.shapes.get(node.input[1]) != () or shape is None or math.prod(_lengths(shape)) == 1:
         return None
     if below is None and node.input[1] in net.constants:

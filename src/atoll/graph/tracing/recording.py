@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import onnx_ir
@@ -27,6 +28,8 @@ from atoll.graph.check import ALLOWED
 from atoll.graph.signatures import BATCH, Signature
 from atoll.graph.tracing import blame, decompose
 from atoll.graph.tracing.blame import Watch
+from atoll.graph.tracing.decompose import inplace
+from atoll.graph.tracing.decompose.recurrent import Rewriting
 from atoll.graph.tracing.tidy import tidy
 
 OPSET = 18
@@ -70,15 +73,11 @@ class Shadows:
     def check(self) -> None:
         """Raise BadInput where the user's lines decide by the size of the batch."""
         if self.shapes.replacements:
-            raise blame.bad(self._line(), blame.BATCH)
+            raise blame.bad(blame.of_shapes(self.shapes), blame.BATCH)
         for guard in self.shapes.guards:
             place = blame.of_frame(guard.sloc.framework_loc)
             if place is not None and not all(_holds(guard.expr, size) for size in _TRIED):
                 raise blame.bad(place, blame.BATCH)
-
-    def _line(self) -> blame.Place | None:
-        places = [blame.of_frame(guard.sloc.framework_loc) for guard in self.shapes.guards]
-        return next((place for place in places if place is not None), None)
 
 
 def _holds(condition: Any, size: int) -> bool:
@@ -106,8 +105,11 @@ def record(function: Callable[..., Any], arguments: Sequence[Tensor], batched: i
     def run(*flat: Tensor) -> Any:
         return blame.watched(shadows.watch(flat[kept]), function, *flat)
 
-    with shadows.mode, enable_python_dispatcher(), blame.explained():
-        recorded = make_fx(run, decomposition_table=decompose.table())(*shadow)
+    with shadows.mode, enable_python_dispatcher(), Rewriting(), blame.explained():
+        maker = partial(make_fx, decomposition_table=decompose.table())
+        recorded = maker(run)(*shadow)
+        if inplace.changes_parts(recorded):
+            recorded = inplace.without(recorded, shadow, maker)
     shadows.check()
     recorded.graph.eliminate_dead_code()
     recorded.recompile()
@@ -188,7 +190,7 @@ def _fold(model: Any) -> None:
         common.InlinePass(),
         FoldConstantsPass(shape_inference=True, input_size_limit=_FOLD, output_size_limit=_FOLD),
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.DeduplicateInitializersPass(),

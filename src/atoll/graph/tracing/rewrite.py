@@ -26,7 +26,8 @@ _ROUNDS = 12  # more than any chain of rewrites seen needs; each round goes over
 class Net:
     """A graph: nodes in order, constants by name, names of the results, shapes as far as they are known.
 
-    A shape's entry is a length, the name of a symbol, or None where nothing is known. While rules are applied,
+    A shape's entry is a length, the name of a symbol, or None where nothing is known; `floats` are the float32 values
+    of the graph as it was given. While rules are applied,
     `makers` has the node that makes each value, and `uses` how often each was an input or result before this sweep.
     """
 
@@ -34,6 +35,7 @@ class Net:
     constants: dict[str, TensorProto]
     results: list[str]
     shapes: dict[str, Shape]
+    floats: frozenset[str]
     makers: dict[str, NodeProto] = field(default_factory=dict)
     uses: Counter[str] = field(default_factory=Counter)
     _count: int = 0
@@ -85,7 +87,10 @@ def net_of(model: ModelProto, inputs: Sequence[str]) -> Net:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     names = {old.name: new for old, new in zip(model.graph.input, inputs, strict=True)}
     shapes: dict[str, Shape] = {}
+    floats = set()
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            floats.add(names.get(value.name, value.name))
         if value.type.tensor_type.HasField("shape"):
             shape = tuple(_length(dim) for dim in value.type.tensor_type.shape.dim)
             shapes[names.get(value.name, value.name)] = shape
@@ -96,14 +101,16 @@ def net_of(model: ModelProto, inputs: Sequence[str]) -> Net:
         shapes[tensor.name] = array.shape
     nodes = []
     for old in model.graph.node:
-        node = NodeProto(op_type=old.op_type, domain=old.domain, attribute=old.attribute)
+        node = NodeProto(op_type=old.op_type, attribute=old.attribute)
+        if old.domain:
+            node.domain = old.domain
         for attribute in node.attribute:
-            attribute.doc_string = ""
+            attribute.ClearField("doc_string")
         node.input.extend(names.get(name, name) for name in old.input)
         node.output.extend(old.output)
         nodes.append(node)
     results = [names.get(value.name, value.name) for value in model.graph.output]
-    return Net(nodes, constants, results, shapes)
+    return Net(nodes, constants, results, shapes, frozenset(floats))
 
 
 def _length(dim: Any) -> int | str | None:

@@ -60,7 +60,7 @@ def _rename(net: Net, ports: Signature) -> None:
     for node in net.nodes:
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
-        node.name = ""
+        node.ClearField("name")
     net.nodes += [helper.make_node("Identity", [names[old]], [new]) for old, new in extra]
     for name, tensor in net.constants.items():
         tensor.name = names[name]

@@ -156,7 +156,9 @@ def _scalar(what: str, made: Any, function: Any) -> Tensor:
         return made
     shape = _shape(made) if isinstance(made, Tensor) else type(made).__name__
     place = blame.of_function(function) if function is not None else None
-    raise blame.bad(place, f"the {what} is {shape}, expected one float number for the batch: end with .mean() or .sum()")
+    raise blame.bad(
+        place, f"the {what} is {shape}, expected one float number for the batch: end with .mean() or .sum()"
+    )
 
 
 def _shape(value: Tensor) -> str:

@@ -1,10 +1,13 @@
-"""Regenerate the zoo's files from PyTorch: `python -m atoll.graph.zoo.make [FOLDER]` (needs the extra `torch`).
+"""Regenerate the zoo's files from PyTorch (needs the extra `torch`).
+
+`python -m atoll.graph.zoo.make [--to FOLDER] [NAME ...]` writes all of them, or those named.
 
 The same versions of torch and onnx give the same bytes; a test compares them with the files that are shipped.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,11 +100,17 @@ def make(name: str) -> bytes:
 
 
 def main() -> None:
-    """Write every job file into FOLDER (default: this package)."""
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    for name in RECIPES:
+    """Write job files into a folder (default: this package)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RECIPES))
+    parser.add_argument("--to", type=Path, default=Path(__file__).parent, metavar="FOLDER")
+    chosen = parser.parse_args()
+    unknown = set(chosen.names) - set(RECIPES)
+    if unknown:
+        parser.error(f"{sorted(unknown)[0]} is no model of the zoo: {', '.join(RECIPES)}")
+    for name in chosen.names or RECIPES:
         content = make(name)
-        (target / f"{name}.atoll").write_bytes(content)
+        (chosen.to / f"{name}.atoll").write_bytes(content)
         sys.stdout.write(f"{name}.atoll: {len(content)} bytes\n")
 
 

@@ -20,11 +20,11 @@ DEVIATIONS = (
 
 
 class Standard(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """Columns to mean 0 and deviation 1."""
+    """Columns to mean 0 and deviation 1; a value in a wrong unit counts as 8 deviations, so that it wrecks nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, 30] float32 -> the same shape."""
-        return (x - torch.tensor(MEANS)) / torch.tensor(DEVIATIONS)
+        return ((x - torch.tensor(MEANS)) / torch.tensor(DEVIATIONS)).clamp(-8, 8)
 
 
 class Logistic(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -68,7 +68,7 @@ class Motion(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.norm1 = nn.GroupNorm(4, 32)
         self.conv2 = nn.Conv1d(32, 64, 5, stride=2, padding=2)
         self.norm2 = nn.GroupNorm(8, 64)
-        self.conv3 = nn.Conv1d(64, 64, 5, padding=2)
+        self.conv3 = nn.Conv1d(64, 64, 5, stride=2, padding=2)
         self.norm3 = nn.GroupNorm(8, 64)
         self.linear = nn.Linear(64, 7)
 

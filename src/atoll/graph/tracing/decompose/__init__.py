@@ -14,6 +14,7 @@ from torch._decomp import core_aten_decompositions
 
 from atoll.graph.tracing.decompose import (
     attention,
+    borders,
     chance,
     convolution,
     lookup,
@@ -67,9 +68,32 @@ def table() -> dict[Any, Any]:
         aten.arange.start: slicing.arange_start,
         aten.arange.start_step: slicing.arange_step,
         aten.threshold_backward.default: threshold_backward,
+        aten.reflection_pad1d.default: borders.reflection_pad,
+        aten.reflection_pad1d_backward.default: borders.reflection_pad_backward,
+        aten.reflection_pad2d.default: borders.reflection_pad,
+        aten.reflection_pad2d_backward.default: borders.reflection_pad_backward,
+        aten.replication_pad1d.default: borders.replication_pad,
+        aten.replication_pad1d_backward.default: borders.replication_pad_backward,
+        aten.replication_pad2d.default: borders.replication_pad,
+        aten.replication_pad2d_backward.default: borders.replication_pad_backward,
+        aten.upsample_nearest1d.default: borders.upsample_nearest,
+        aten.upsample_nearest1d_backward.default: borders.upsample_nearest_backward,
+        aten.upsample_nearest2d.default: borders.upsample_nearest,
+        aten.upsample_nearest2d_backward.default: borders.upsample_nearest_backward,
+        aten.xlogy.Tensor: xlogy,
+        aten.index.Tensor: lookup.index,
+        aten._unsafe_index.Tensor: lookup.index,
+        aten.index_put.default: lookup.index_put,
+        aten._unsafe_index_put.default: lookup.index_put,
     }
 
 
 def threshold_backward(grad: Tensor, x: Tensor, threshold: float) -> Tensor:
     """Gradient of relu (`threshold` 0): a product with a mask, which runs several times faster than a selection."""
     return grad * (x > threshold).to(grad.dtype)
+
+
+def xlogy(x: Tensor, y: Tensor) -> Tensor:
+    """x log(y), and 0 where x is 0."""
+    nothing = x == 0
+    return torch.where(nothing, 0.0, x * torch.where(nothing, 1.0, y).log())

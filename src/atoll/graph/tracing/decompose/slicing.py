@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,18 +11,19 @@ from torch import Tensor
 from atoll.graph.tracing.decompose.windows import Windows, pad, put_back
 
 aten = torch.ops.aten
+_FOR_EVER = 1 << 40  # an end beyond any length, as torch writes it for `x[:]`
 
 
 def slice_backward(grad: Tensor, sizes: list[int], dim: int, start: int, end: int, step: int) -> Tensor:
     """Gradient of `x[start:end:step]` along `dim`, where x has the shape `sizes`: zeros around and between."""
     dim %= len(sizes)
     length = sizes[dim]
+    if _whole(start, end, step, length):
+        return grad
     first, _ = _bounds(start, end, length)
-    if step == 1:
-        return pad(grad, dim, first, length - first - grad.shape[dim], 0.0)
-    return put_back([grad], Windows(dim, length - first, 1, step, 0, 1, grad.shape[dim])) if not first else pad(
-        put_back([grad], Windows(dim, length - first, 1, step, 0, 1, grad.shape[dim])), dim, first, 0, 0.0
-    )
+    if step != 1:
+        grad = put_back([grad], Windows(dim, length - first, 1, step, 0, 1, grad.shape[dim]))
+    return pad(grad, dim, first, length - first - grad.shape[dim], 0.0)
 
 
 def select_backward(grad: Tensor, sizes: list[int], dim: int, index: int) -> Tensor:
@@ -37,6 +39,8 @@ def slice_scatter(
     """`x` with `x[start:end:step]` along `dim` replaced by `part`."""
     dim %= x.dim()
     length = x.shape[dim]
+    if _whole(start, end, step, length):
+        return part.clone()
     first, last = _bounds(start, end, length)
     if step == 1:
         return _joined([aten.slice(x, dim, 0, first), part, aten.slice(x, dim, max(first, last), length)], dim)
@@ -67,11 +71,18 @@ def arange_step(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | Non
     del options  # layout, device and the like
     whole = not any(isinstance(part, float) for part in (start, end, step))
     dtype = dtype or (torch.int64 if whole else torch.get_default_dtype())
-    count = max(0, -(-(end - start) // step)) if not isinstance(end, torch.SymInt) or (start, step) != (0, 1) else end
-    index = torch.ones(int(count) if isinstance(count, float) else count, dtype=torch.int64).cumsum(0) - 1
+    count = end if (start, step) == (0, 1) and whole else math.ceil((end - start) / step)
+    index = torch.ones(max(count, 0) if isinstance(count, int) else count, dtype=torch.int64).cumsum(0) - 1
     if (start, step) != (0, 1):
         index = index.to(dtype) * step + start
     return index.to(dtype)
+
+
+def _whole(start: int | None, end: int | None, step: int, length: int) -> bool:
+    """Whether a slice takes everything; said without looking at a length that is a symbol."""
+    if step != 1 or (start is not None and start != 0):
+        return False
+    return end is None or end is length or (isinstance(end, int) and end >= _FOR_EVER)
 
 
 def _bounds(start: int | None, end: int | None, length: int) -> tuple[int, int]:
