@@ -77,9 +77,10 @@ class Flower:
         return process
 
     def close(self) -> None:
-        """End all process groups that this object started, by their ids."""
+        """End all processes that this object started, and theirs, by their ids."""
         for process in reversed(self._processes):
             _end_group(process)
+        proc.end_all(proc.family(str(self.home)))  # Ray's processes have left the groups
 
     def memory(self) -> int:
         """Proportional memory (PSS) of everything that runs, in bytes."""

@@ -109,12 +109,13 @@ def measure(options: argparse.Namespace, programs: Path) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory(prefix="parity-", ignore_cleanup_errors=True) as folder:
         place = Path(folder)
-        homes = {rule: place / rule for rule in options.rules}
+        homes = [place / f"home-{number}" for number in range(len(options.rules))]
         facts: Any = None
-        for rule, home in homes.items():
+        for number, home in enumerate(homes):
             home.mkdir()
-            facts = parity_data.write(home, place / f"data-{rule}", job, CLIENTS, SAMPLES, CONCENTRATION, options.seed)
-        data = place / f"data-{options.rules[0]}"
+            written = place / f"data-{number}"
+            facts = parity_data.write(home, written, job, CLIENTS, SAMPLES, CONCENTRATION, options.seed)
+        data = place / "data-0"
         parity_data.write_settings(data, settings)
         first, load, theirs = first_scores(job), [proc.load()], []
         for seed in range(options.flower_runs):
@@ -122,33 +123,36 @@ def measure(options: argparse.Namespace, programs: Path) -> dict[str, Any]:
             check_first(first, theirs[-1]["first"])
             print(f"Flower, seed {seed}: {_percent(theirs[-1]['accuracy'][-1])}", flush=True)
         load.append(proc.load())
-        ours = {}
-        for rule, home in homes.items():
-            ours[rule] = parity_atoll.run(home, parity_data.NAME, CLIENTS, options.rounds, rule)
-            print(f"Atoll, {rule}: {_percent(ours[rule]['accuracy'][-1])}", flush=True)
+        ours = []
+        for rule, home in zip(options.rules, homes, strict=True):
+            run = parity_atoll.run(home, parity_data.NAME, CLIENTS, options.rounds, rule)
+            ours.append({"rule": rule, **run})
+            print(f"Atoll, {rule}: {_percent(run['accuracy'][-1])}", flush=True)
             load.append(proc.load())
     return {"settings": settings, "data": facts, "first": first, "load": load, "flower": theirs, "atoll": ours}
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """Accuracy at the end, and the differences to Flower's mean in points."""
-    runs = [run["accuracy"] for run in found["flower"]]
-    ends = {f"flower seed {number}": _end(run) for number, run in enumerate(runs)}
-    ends |= {f"atoll {rule}": _end(run["accuracy"]) for rule, run in found["atoll"].items()}
-    means = [statistics.mean(end) for end in zip(*(_end(run) for run in runs), strict=True)]
-    points = {
-        rule: {
-            kind: 100 * (value - mean)
-            for kind, value, mean in zip(("end", "last"), _end(run["accuracy"]), means, strict=True)
-        }
-        for rule, run in found["atoll"].items()
+    """Accuracy at the end, mean over the runs of each kind, and its differences to Flower's in points."""
+    kinds = {"flower": [run["accuracy"] for run in found["flower"]]}
+    for run in found["atoll"]:
+        kinds.setdefault(run["rule"], []).append(run["accuracy"])
+    means = {
+        name: {what: statistics.mean(end[what] for end in map(_end, runs)) for what in ("end", "last")}
+        for name, runs in kinds.items()
     }
-    return {"ends": ends, "flower_mean": means, "points_from_flower_mean": points}
+    theirs = means["flower"]
+    points = {
+        name: {what: 100 * (value - theirs[what]) for what, value in ours.items()}
+        for name, ours in means.items()
+        if name != "flower"
+    }
+    return {"means": means, "points_from_flower": points}
 
 
-def _end(accuracy: Sequence[float]) -> tuple[float, float]:
+def _end(accuracy: Sequence[float]) -> dict[str, float]:
     """Accuracy after the last round, and the mean of the last few."""
-    return accuracy[-1], statistics.mean(accuracy[-LAST:])
+    return {"end": accuracy[-1], "last": statistics.mean(accuracy[-LAST:])}
 
 
 def _percent(value: float | None) -> str:
@@ -158,17 +162,17 @@ def _percent(value: float | None) -> str:
 def show(found: dict[str, Any], ends: dict[str, Any]) -> None:
     """The tables, in Markdown."""
     theirs, ours = found["flower"], found["atoll"]
-    names = [*(f"Flower, seed {run['seed']}" for run in theirs), *(f"Atoll, {rule}" for rule in ours)]
-    runs = [*theirs, *ours.values()]
+    names = [*(f"Flower, seed {run['seed']}" for run in theirs), *(f"Atoll, {run['rule']}" for run in ours)]
+    runs = [*theirs, *ours]
     _row("accuracy in %, after round", *names)
     _row("---", *(["---"] * len(names)))
     for number in range(len(theirs[0]["accuracy"])):
         _row(str(number + 1), *(_percent(run["accuracy"][number]) for run in runs))
-    _row(f"mean of the last {LAST}", *(_percent(_end(run["accuracy"])[1]) for run in runs))
+    _row(f"mean of the last {LAST}", *(_percent(_end(run["accuracy"])["last"]) for run in runs))
     print()
-    for rule, points in ends["points_from_flower_mean"].items():
+    for rule, points in ends["points_from_flower"].items():
         print(
-            f"Atoll ({rule}) less the mean of Flower's runs: {points['end']:+.2f} points at the end, "
+            f"Atoll ({rule}) less Flower, means of the runs: {points['end']:+.2f} points at the end, "
             f"{points['last']:+.2f} over the last {LAST} rounds"
         )
     print()
@@ -210,7 +214,13 @@ def main() -> None:
     parser.add_argument("--flower-venv", type=Path, default=Path(".venv-flower"), help="made if it is not there")
     parser.add_argument("--rounds", type=int, default=20, help="rounds of training (default 20)")
     parser.add_argument("--flower-runs", type=int, default=3, help="runs of Flower, each with its seed (default 3)")
-    parser.add_argument("--rules", nargs="+", choices=("mean", "robust"), default=["mean", "robust"])
+    parser.add_argument(
+        "--rules",
+        nargs="+",
+        choices=("mean", "robust"),
+        default=["mean", "mean", "robust"],
+        help="how Atoll aggregates: one run for each (default: mean mean robust)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the clients' samples")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     options = parser.parse_args()
@@ -218,8 +228,8 @@ def main() -> None:
     found |= {"summary": summary(found), "rounds": options.rounds, "python": platform.python_version()}
     found |= {"flower_version": flower.FLOWER, "machine": proc.machine()}
     show(found, found["summary"])
-    for rule, run in found["atoll"].items():
-        print(f"\nAtoll, {rule}: {len(run['rejected'])} refused units; payments recomputed: {run['explain']}")
+    for run in found["atoll"]:
+        print(f"\nAtoll, {run['rule']}: {len(run['rejected'])} refused units; payments recomputed: {run['explain']}")
     print(f"\nload before, between and after: {found['load']}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

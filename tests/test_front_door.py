@@ -22,6 +22,7 @@ NAMES = [
     "freeze",
     "job",
     "linear",
+    "load_weights",
     "low_rank",
     "mean_absolute_error",
     "metric",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atoll.graph.tracing.metrics import accuracy, mean_absolute_error, metric, top5
     from atoll.graph.tracing.optimizers import SGD, Adam, AdamW
     from atoll.graph.tracing.schedules import cosine, linear, step_decay
+    from atoll.graph.tracing.weights import load_weights
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "freeze",
     "job",
     "linear",
+    "load_weights",
     "low_rank",
     "mean_absolute_error",
     "metric",
@@ -48,6 +50,7 @@ _PLACES = {
     "metrics": ("accuracy", "mean_absolute_error", "metric", "top5"),
     "optimizers": ("SGD", "Adam", "AdamW"),
     "schedules": ("cosine", "linear", "step_decay"),
+    "weights": ("load_weights",),
 }
 _MODULES = {name: f"atoll.graph.tracing.{module}" for module, names in _PLACES.items() for name in names}
 

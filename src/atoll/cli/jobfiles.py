@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import inspect
 import os
 import statistics
 import sys
@@ -104,7 +105,7 @@ def _load(path: Path, name: str) -> Any:
     try:
         spec.loader.exec_module(module)
         found = getattr(module, name, None)
-        job = found() if callable(found) else found
+        job = found() if inspect.isfunction(found) else found
     except AtollError:
         raise
     except Exception as error:  # whatever the user's file raises is the user's to read, in one sentence

@@ -219,6 +219,7 @@ _FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
     functional.mse_loss: nn.MSELoss,
     functional.l1_loss: nn.L1Loss,
     functional.smooth_l1_loss: nn.SmoothL1Loss,
+    functional.huber_loss: nn.HuberLoss,
     functional.binary_cross_entropy: nn.BCELoss,
     functional.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
 }

@@ -65,7 +65,7 @@ RECIPES = {
     "cnn": Recipe(CNN, PICTURE, SGD(lr=0.05, momentum=0.9)),
     "depthwise": Recipe(Depthwise, PICTURE, SGD(lr=0.05, momentum=0.9)),
     "gpt": Recipe(GPT, TEXT, SGD(lr=0.1, momentum=0.9, nesterov=True), batch=16),
-    "gru": Recipe(GRU, TEXT, SGD(lr=0.5, momentum=0.9), batch=16),
+    "gru": Recipe(GRU, TEXT, SGD(lr=1.0, momentum=0.9), batch=16),
     "logistic": Recipe(Logistic, ROW, SGD(lr=0.05, momentum=0.9)),
     "mlp": Recipe(MLP, PICTURE, SGD(lr=0.05, momentum=0.9)),
     "motion": Recipe(Motion, MOVEMENT, SGD(lr=0.05, momentum=0.9)),

@@ -86,7 +86,7 @@ class Separable(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 class Depthwise(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """A small MobileNet: a 3x3 convolution, two depthwise-separable blocks, the mean over the picture, a linear layer."""
+    """A small MobileNet: a 3x3 convolution, two separable blocks, the mean over the picture, a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()

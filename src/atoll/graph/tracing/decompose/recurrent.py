@@ -22,7 +22,7 @@ class Rewriting(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped he
         """Run the function, or ours in its place."""
         if func is torch.gru and not isinstance(args[2], Tensor):
             return gru(*args, **(kwargs or {}))
-        if func is torch.lstm and not isinstance(args[2], Tensor) and args[1][0].shape[2] == args[1][1].shape[2]:
+        if func is torch.lstm and not isinstance(args[1], Tensor) and args[1][0].shape[2] == args[1][1].shape[2]:
             return lstm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -121,13 +121,13 @@ class _Gru(Function):  # type: ignore[misc]  # torch is untyped here
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, first: Tensor, weights: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-        size, turned = first.shape[2], weights.transpose(0, 1)
+        size, turned = first.shape[2], weights.transpose(0, 1).unsqueeze(0)
         gate_inputs = inputs[:, :, : 2 * size].split(1)
         new_inputs = inputs[:, :, 2 * size :].split(1)
         kept: list[tuple[Tensor, ...]] = []
         state = first
         for step in _order(len(inputs), reverse):
-            for_gates, for_new = (state @ turned).split([2 * size, size], 2)
+            for_gates, for_new = torch.bmm(state, turned).split([2 * size, size], 2)
             gates = torch.sigmoid(gate_inputs[step] + for_gates)
             reset, update = gates.split(size, 2)
             inner = for_new + bias
@@ -154,7 +154,8 @@ class _Gru(Function):  # type: ignore[misc]  # torch is untyped here
         for step in _order(len(states), not ctx.reverse):
             back = back + arriving[step] if collected else arriving[step]
             collected.append(back)
-            back = back * carried[step] + (torch.cat([back, back, back], 2) * slopes[step]) @ weights
+            on_hidden = torch.cat([back, back, back], 2) * slopes[step]
+            back = back * carried[step] + torch.bmm(on_hidden, weights.unsqueeze(0))
         whole = torch.cat(collected if ctx.reverse else collected[::-1])
         on_hidden = torch.cat([whole, whole, whole], 2) * through
         on_new = whole * to_new
@@ -171,12 +172,12 @@ class _Lstm(Function):  # type: ignore[misc]  # torch is untyped here
     def forward(
         ctx: Any, inputs: Tensor, first: Tensor, first_cell: Tensor, weights: Tensor, reverse: bool
     ) -> tuple[Tensor, Tensor]:
-        size, turned = first.shape[2], weights.transpose(0, 1)
+        size, turned = first.shape[2], weights.transpose(0, 1).unsqueeze(0)
         given = inputs.split(1)
         kept: list[tuple[Tensor, ...]] = []
         state, cell = first, first_cell
         for step in _order(len(inputs), reverse):
-            for_gates, for_new = (given[step] + state @ turned).split([3 * size, size], 2)
+            for_gates, for_new = (given[step] + torch.bmm(state, turned)).split([3 * size, size], 2)
             gates, new = torch.sigmoid(for_gates), torch.tanh(for_new)
             taken, forgotten, shown = gates.split(size, 2)
             cell = forgotten * cell + taken * new
@@ -204,7 +205,7 @@ class _Lstm(Function):  # type: ignore[misc]  # torch is untyped here
             at_cell = back * to_cell[step] + arriving_cells[step]
             at_cell = at_cell + back_cell if collected else at_cell
             collected.append(torch.cat([at_cell, at_cell, back, at_cell], 2) * slopes[step])
-            back, back_cell = collected[-1] @ weights, at_cell * kept[step]
+            back, back_cell = torch.bmm(collected[-1], weights.unsqueeze(0)), at_cell * kept[step]
         whole = torch.cat(collected if ctx.reverse else collected[::-1])
         before = _before(states, first, ctx.reverse)
         return whole, back, back_cell, whole.flatten(0, 1).transpose(0, 1) @ before.flatten(0, 1), None
