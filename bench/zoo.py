@@ -252,7 +252,7 @@ def main() -> None:
         parser.error(f"{sorted(unknown)[0]} is no trial: {', '.join(TRIALS)}")
     torch.set_num_threads(1)
     print(
-        f"| model | data | parameters | graph | torch | {WORKERS} workers, three points of {options.rounds} rounds | shards |"
+        f"| model | data | parameters | graph | torch | {WORKERS} workers, three of {options.rounds} rounds | shards |"
     )
     print("|---|---|---|---|---|---|---|")
     rows = []

@@ -72,10 +72,9 @@ class Activations(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(8, 8)
-        self.all = nn.ModuleList(
-            [nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Mish(), nn.Tanh()]
-            + [nn.Sigmoid(), nn.Softplus(), nn.Hardswish(), nn.Softmax(-1), nn.LogSoftmax(-1), nn.PReLU(6)]
-        )
+        smooth = [nn.ELU(), nn.SELU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Mish(), nn.Tanh(), nn.Sigmoid()]
+        others = [nn.ReLU(), nn.LeakyReLU(), nn.Softplus(), nn.Hardswish(), nn.Softmax(-1), nn.LogSoftmax(-1)]
+        self.all = nn.ModuleList([*smooth, *others, nn.PReLU(6)])
         self.out = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,14 +112,14 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """[batch, 3, 16, 16] -> 10 scores; 1,226,442 parameters."""
+    """[batch, 3, 16, 16] -> 10 scores; 1,228,970 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.body = nn.Sequential(Residual(32, 32, 1), Residual(32, 64, 1), Residual(64, 128, 2), Residual(128, 192, 2))
-        self.head = nn.Linear(192, 10)
+        self.body = nn.Sequential(Residual(32, 32, 1), Residual(32, 64, 1), Residual(64, 128, 2), Residual(128, 256, 2))
+        self.head = nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(self.pool(self.stem(x)))
@@ -149,7 +148,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[batch, 24] of int64 below 300 -> [batch, 24, 300] scores; 1,268,928 parameters, one table for both ends."""
+    """[batch, 24] of int64 below 300 -> [batch, 24, 300] scores; 1,289,280 parameters, one table for both ends."""
 
     def __init__(self, dropout: float = 0.1, width: int = 160, layers: int = 4) -> None:
         super().__init__()

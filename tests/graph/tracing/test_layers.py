@@ -111,7 +111,7 @@ class SameMasks(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's
         kwargs = kwargs or {}
         if func is functional.dropout:
-            return self.dropped(args[0], args[1])
+            return self.dropped(args[0], kwargs["p"])
         if func is functional.scaled_dot_product_attention:
             query, key, value = args
             scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5

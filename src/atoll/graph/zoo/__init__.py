@@ -11,7 +11,7 @@ from importlib import resources
 from atoll.errors import BadInput
 from atoll.graph.archive import JobFile, unpack
 
-NAMES = ("cnn", "depthwise", "gpt", "logistic", "mlp", "motion", "softmax", "table")
+NAMES = ("cnn", "depthwise", "gpt", "gru", "logistic", "mlp", "motion", "softmax", "table")
 
 
 @cache

@@ -46,9 +46,7 @@ def test_max_pool(case: tuple, ties: bool) -> None:
     ("kernel", "stride", "padding", "ceil_mode"),
     [([2, 2], [2, 2], [0, 0], False), ([3, 2], [2, 1], [1, 1], False), ([3, 3], [2, 2], [1, 1], True)],
 )
-def test_average_pool(
-    kernel: list[int], stride: list[int], padding: list[int], ceil_mode: bool, counted: bool
-) -> None:
+def test_average_pool(kernel: list[int], stride: list[int], padding: list[int], ceil_mode: bool, counted: bool) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 12, 11, requires_grad=True)
     for divisor in (None, 7):

@@ -76,7 +76,9 @@ def upsample_nearest_backward(grad: Tensor, size: Sequence[int], sizes: Sequence
 
 def _factor(length: int, enlarged: int) -> int:
     if enlarged % length:
-        raise BadInput(f"enlarging {length} to {enlarged} by nearest needs a whole factor; choose a multiple of {length}")
+        raise BadInput(
+            f"enlarging {length} to {enlarged} by nearest needs a whole factor; choose a multiple of {length}"
+        )
     return enlarged // length
 
 

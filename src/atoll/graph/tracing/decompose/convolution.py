@@ -52,7 +52,8 @@ def backward(
     """
     del bias_sizes, output_padding  # they follow from the shapes
     dims = x.dim() - 2
-    layout = Layout(*(list(part) * (dims if len(part) == 1 else 1) for part in (stride, padding, dilation)), groups)
+    wide = [list(part) * (dims if len(part) == 1 else 1) for part in (stride, padding, dilation)]
+    layout = Layout(wide[0], wide[1], wide[2], groups)
     grad_x = grad_weight = grad_bias = None
     if wanted[0]:
         grad_x = _input_gradient(grad, x, weight, layout, transposed)

@@ -41,7 +41,8 @@ def index(x: Tensor, indices: list[Tensor | None]) -> Any:
 def index_put(x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool = False) -> Any:
     """The gradient of `index`: `values` added to `x` where `indices` say, one dimension after another."""
     found = _separate(x, indices)
-    plain = found is not None and len(found) == 1 and found[0][0] == 0 and indices[0].dtype == torch.int64
+    first = indices[0]
+    plain = first is not None and first.dtype == torch.int64 and len(indices) == 1
     if found is None or not accumulate or plain:
         return NotImplemented  # ONNX has it as it is
     for dim, places in found:

@@ -197,7 +197,12 @@ class _Lstm(Function):  # type: ignore[misc]  # torch is untyped here
         factors = torch.cat([new, _before(cells, first_cell, ctx.reverse), bent], 2) * slope
         through = torch.cat([factors, taken * (1 - new * new)], 2)
         to_cell = (shown * (1 - bent * bent)).split(1)
-        slopes, kept, arriving, arriving_cells = through.split(1), forgotten.split(1), grad.split(1), grad_cells.split(1)
+        slopes, kept, arriving, arriving_cells = (
+            through.split(1),
+            forgotten.split(1),
+            grad.split(1),
+            grad_cells.split(1),
+        )
         collected: list[Tensor] = []
         back = back_cell = torch.zeros_like(first)
         for step in _order(len(states), not ctx.reverse):

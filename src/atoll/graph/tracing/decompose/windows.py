@@ -1,4 +1,4 @@
-"""Windows that slide along one dimension, and what has to be added up where they overlap: slices and padded sums only."""
+"""Windows that slide along one dimension, and sums where they overlap, from slices and padding alone."""
 
 from __future__ import annotations
 
