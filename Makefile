@@ -3,6 +3,8 @@ PYTHON ?= python3
 ARGS ?=
 RUN := .venv/bin
 DEV := .venv-dev/bin
+# More threads would only fight over the cores with the other processes.
+export OMP_NUM_THREADS := 1
 
 
 .PHONY: up test check fix sim fuzz contracts clean
@@ -10,8 +12,14 @@ DEV := .venv-dev/bin
 up: .venv/ready
 	$(RUN)/atoll up --home .atoll $(ARGS)
 
+# Without ARGS: first what needs no processes of its own, on two cores; then networks of real processes, one at a time.
 test: .venv-dev/ready
+ifeq ($(strip $(ARGS)),)
+	$(DEV)/python -m pytest -n 2 --dist loadfile -m "not processes"
+	$(DEV)/python -m pytest -m processes
+else
 	$(DEV)/python -m pytest $(ARGS)
+endif
 
 check: .venv-dev/ready
 	$(DEV)/ruff check src tests bench examples

@@ -59,7 +59,7 @@ def test_version(atoll: Atoll) -> None:
         ("up --nodez 3", "--nodes"),
         ("up --nodes 0", "--nodes"),
         ("up --attack shout", "random"),
-        ("up --model gpt", "cnn"),
+        ("up --model gpt-cnn", "cnn"),
         ("up --dishonest 6", "fewer than --nodes"),
         ("up --registry 0x5FbDB2315678afecb367f032d93F642f64180aa3", "--rpc URL"),
         ("up --data /nowhere/at/all", "IDX files"),

@@ -40,7 +40,7 @@ def samples(name: str, batch: int, steps: int, classes: int = 5) -> tuple[np.nda
     """Random inputs, and labels that depend on them."""
     rng = np.random.default_rng(batch)
     if name == "sequences":
-        x = rng.integers(0, 11, (steps, batch, 6))
+        x = rng.integers(0, 11, (steps, batch, 4))
         return x, x.sum(2) % classes
     x = rng.normal(size=(steps, batch, *SHAPES[name])).astype(np.float32)
     return x, (np.abs(x.reshape(steps, batch, -1)[:, :, :9]).sum(2) * 7).astype(np.int64) % classes
@@ -89,8 +89,10 @@ def test_a_residual_network_of_the_users_own() -> None:
     model = build(ResNet)
     assert 1_000_000 < sum(value.numel() for value in model.parameters()) < 5_000_000
     x, y = samples("resnet", 8, 10, 10)
-    job = atoll.job(model, nn.CrossEntropyLoss(), atoll.SGD(RATE), (torch.tensor(x[0]), torch.tensor(y[0])))
-    apart, moved = compared(job.file, build(ResNet), Recipe(sgd, functional.cross_entropy), x, y)
+    rate = 0.03  # at 0.1 torch itself leaves its own float64 by 2.5e-5, the graph by 1e-7
+    job = atoll.job(model, nn.CrossEntropyLoss(), atoll.SGD(rate), (torch.tensor(x[0]), torch.tensor(y[0])))
+    recipe = Recipe(lambda parameters: torch.optim.SGD(parameters, lr=rate), functional.cross_entropy)
+    apart, moved = compared(job.file, build(ResNet), recipe, x, y)
     assert apart <= 1e-5
     assert moved > 1e-2
     assert largest_constant(job.file.step) <= 512
@@ -133,9 +135,9 @@ def test_a_decoder_of_the_users_own_with_dropout() -> None:
     job = atoll.job(model, nn.CrossEntropyLoss(), atoll.SGD(RATE), (torch.tensor(x[0]), torch.tensor(y[0])))
     file, seed = job.file, 20_251_122
     found = LocalEngine().train(file.step, first(file), x, y, Pace(0, seed, RATE)).tensors
-    with SameMasks(seed, 1 + 3 * 4) as masks:
+    with SameMasks(seed, 1 + 3 * 2) as masks:
         expected = in_torch(build(Decoder), Recipe(sgd, language_loss), x, y)
-    assert masks.made == 10 * 13
+    assert masks.made == 10 * 7
     names = {tensor.name for tensor in file.spec.vector_tensors}
     assert distance(found, {name: value for name, value in expected.items() if name in names}) <= 1e-5
     other = LocalEngine().train(file.step, first(file), x[:1], y[:1], Pace(0, seed + 1, RATE)).tensors

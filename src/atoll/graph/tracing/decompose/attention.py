@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0913  # the signatures are torch's
 """Scaled dot-product attention and its gradient as products of matrices and a softmax."""
 
 from __future__ import annotations

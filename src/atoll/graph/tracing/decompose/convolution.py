@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0913, PLR0917  # the signatures are torch's
 """Gradients of convolutions of any number of dimensions, as convolutions, products of matrices and sums.
 
 The input's gradient is the other kind of convolution with the same weights. The weights' gradient is written in the

@@ -1,4 +1,4 @@
-"""Pools and their gradients without indices and scatters: maxima and comparisons of slices, one dimension after another."""
+"""Pools and their gradients without scatters: maxima and comparisons of slices, one dimension after the other."""
 
 from __future__ import annotations
 

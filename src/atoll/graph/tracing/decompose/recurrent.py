@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0913, PLR0917  # the signatures are torch's
 """GRU and LSTM over a fixed number of steps, with as few operators a step as the recurrence needs.
 
 Cho et al. 2014, https://arxiv.org/abs/1406.1078; Hochreiter and Schmidhuber 1997. What does not depend on the step
