@@ -57,9 +57,7 @@ class _Engine:
         self._local, self._drift = local, drift
         self._random = np.random.default_rng(seed)
 
-    async def train(
-        self, graph: bytes, tensors: Any, x: Any, y: Any, pace: Pace, frozen: Frozen | None
-    ) -> TrainResult:
+    async def train(self, graph: bytes, tensors: Any, x: Any, y: Any, pace: Pace, frozen: Frozen | None) -> TrainResult:
         result = self._local.train(graph, tensors, x, y, pace, frozen)
         if not self._drift:
             return result

@@ -69,7 +69,7 @@ def test_small_models_train_as_in_torch(name: str, batch: int) -> None:
     recipe = Recipe(sgd, functional.cross_entropy)
     apart, moved = compared(made(name).file, build(SMALL[name]), recipe, *samples(name, batch, 8))
     assert apart <= 1e-5
-    assert moved > 1e-2
+    assert moved > 1e-3
 
 
 @pytest.mark.parametrize("name", ["sequences", "activations"])

@@ -65,7 +65,7 @@ class Recipe:
 # so that honest devices stay close to one another (2e-7 after 100 steps where eps 1e-8 gives 1e-5).
 RECIPES = {
     "cnn": Recipe(CNN, PICTURE, SGD(lr=0.05, momentum=0.9)),
-    "depthwise": Recipe(Depthwise, PICTURE, SGD(lr=0.02, momentum=0.9)),
+    "depthwise": Recipe(Depthwise, PICTURE, SGD(lr=0.05, momentum=0.9)),
     "gpt": Recipe(GPT, TEXT, Adam(lr=0.001, eps=1e-5), batch=16),
     "gru": Recipe(GRU, TEXT, SGD(lr=1.0, momentum=0.9), batch=16),
     "logistic": Recipe(Logistic, ROW, SGD(lr=0.05, momentum=0.9)),

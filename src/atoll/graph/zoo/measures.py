@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 # Mean and deviation of each column of the table, in its order, over the 455 tumours that are trained on when 0.2 are
 # held out (docs/data.md). They are part of the graph: who trains or asks gives the measures as they are.
@@ -64,18 +65,18 @@ class Motion(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(6, 32, 5, stride=2, padding=2)
+        self.conv1 = nn.Conv1d(6, 32, 5, padding=2)
         self.norm1 = nn.GroupNorm(4, 32)
-        self.conv2 = nn.Conv1d(32, 64, 5, stride=2, padding=2)
+        self.conv2 = nn.Conv1d(32, 64, 5, padding=2)
         self.norm2 = nn.GroupNorm(8, 64)
-        self.conv3 = nn.Conv1d(64, 64, 5, stride=2, padding=2)
+        self.conv3 = nn.Conv1d(64, 64, 5, padding=2)
         self.norm3 = nn.GroupNorm(8, 64)
         self.linear = nn.Linear(64, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, 6, 100] float32, two seconds of six axes at 50 Hz -> scores [batch, 7]."""
-        x = self.norm1(self.conv1(x)).relu()
-        x = self.norm2(self.conv2(x)).relu()
+        x = functional.max_pool1d(self.norm1(self.conv1(x)).relu(), 2)
+        x = functional.max_pool1d(self.norm2(self.conv2(x)).relu(), 2)
         x = self.norm3(self.conv3(x)).relu()
         scores: Tensor = self.linear(x.mean(2))
         return scores
