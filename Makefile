@@ -55,7 +55,8 @@ clean:
 	@# This very version first, on its own: whoever has its build without CUDA at hand gets that one.
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,parquet]'
-	@# An oracle for the aggregation rules; torchvision, which it also asks for, is not needed for that.
+	@# An oracle for the aggregation rules; of what it asks for, only scipy is needed for that.
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check scipy
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11
 	touch $@
 

@@ -35,7 +35,8 @@ def test_graphs(tmp_path: Path) -> None:
     found = results("graphs.py", tmp_path / "out.json", *quick)
     (model,) = found["models"]
     low, high = model["atoll_over_torch_spread"]
-    assert 0 < low <= model["atoll_over_torch"] <= high
+    assert 0 <= low <= model["atoll_over_torch"] <= high  # a block can be shorter than the clock's grain
+    assert high > 0
     assert model["relative_l2"] <= 1e-5
     assert found["geometric_mean"] == pytest.approx(model["atoll_over_torch"], abs=1e-3)
 
