@@ -6,10 +6,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from onnx import AttributeProto
+from onnx import AttributeProto, helper, numpy_helper
 
 from atoll.errors import Refused
 from atoll.graph.check import Limits, check_graph, check_job
+from atoll.graph.shapes import Walk
 from atoll.graph.signatures import Signature, signature_of
 from atoll.graph.zoo import load_zoo
 from atoll.wire.reasons import Reason
@@ -111,3 +112,13 @@ def test_every_truncation_and_many_flipped_bytes_are_refused_or_harmless() -> No
 def test_the_attribute_types_that_hold_graphs_are_those_of_onnx() -> None:
     kinds = {name for name, _ in AttributeProto.AttributeType.items() if "GRAPH" in name}
     assert kinds == {"GRAPH", "GRAPHS"}
+
+
+def test_values_that_do_not_fit_the_inferred_shape_are_refused() -> None:
+    """onnx infers [1] for an empty tensor reshaped to [1]; there is no such value."""
+    walk = Walk(18, 1_000)
+    for name, values in (("none", []), ("one", [1])):
+        walk.constant(name, numpy_helper.from_array(np.array(values, np.int64), name))
+    with pytest.raises(Refused) as caught:
+        walk.step(helper.make_node("Reshape", ["none", "one"], ["out"]))
+    assert caught.value.reason == Reason.BAD_SHAPE

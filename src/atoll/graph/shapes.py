@@ -135,7 +135,10 @@ class Walk:
             with np.errstate(over="ignore"):  # a sum beyond 64 bits wraps around, as in ONNX Runtime
                 value = _RULES[node.op_type](node, [self.known[part] for part in node.input])
             if value is not None:
-                self.known[name] = np.asarray(value, np.int64).reshape(shaped.shape)
+                found = np.asarray(value, np.int64)
+                if found.size != shaped.size:  # onnx and we understand the node differently: neither is to be trusted
+                    raise Refused(Reason.BAD_SHAPE, f"{node.op_type} {name}: {found.size} values for {shaped.shape}")
+                self.known[name] = found.reshape(shaped.shape)
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

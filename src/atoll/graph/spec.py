@@ -221,7 +221,7 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             plain = msgspec.json.decode(data)
             found = msgspec.convert(cls.from_plain(plain), cls, strict=True)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(Reason.BAD_MANIFEST, str(error)) from error
+            raise Refused(Reason.BAD_MANIFEST, str(error)[:300]) from error
         need(found.to_bytes() == data, "not in canonical form (sorted keys, no spaces, all fields)")
         return found
 
