@@ -10,7 +10,7 @@ from onnx import AttributeProto, helper, numpy_helper
 
 from atoll.errors import Refused
 from atoll.graph.check import Limits, check_graph, check_job
-from atoll.graph.shapes import Walk
+from atoll.graph.shapes import Shaped, Walk
 from atoll.graph.signatures import Signature, signature_of
 from atoll.graph.zoo import load_zoo
 from atoll.wire.reasons import Reason
@@ -122,3 +122,15 @@ def test_values_that_do_not_fit_the_inferred_shape_are_refused() -> None:
     with pytest.raises(Refused) as caught:
         walk.step(helper.make_node("Reshape", ["none", "one"], ["out"]))
     assert caught.value.reason == Reason.BAD_SHAPE
+
+
+@pytest.mark.parametrize("axis", [2**31, 3, -3, -(2**31)])
+def test_an_axis_that_is_not_there_is_refused_before_onnx_sees_it(axis: int) -> None:
+    """onnx reads beyond its memory for a LayerNormalization whose axis does not fit 32 bits."""
+    walk = Walk(20, 1_000, {"x": Shaped(1, (4, 3)), "scale": Shaped(1, (3,))})
+    node = helper.make_node("LayerNormalization", ["x", "scale"], ["y"], axis=axis)
+    with pytest.raises(Refused) as caught:
+        walk.step(node)
+    assert caught.value.reason == Reason.BAD_ATTRIBUTE
+    walk.step(helper.make_node("LayerNormalization", ["x", "scale"], ["y"], axis=-1))
+    assert walk.shapes["y"] == Shaped(1, (4, 3))

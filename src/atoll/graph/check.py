@@ -53,7 +53,7 @@ _ATTRIBUTE_TYPES = frozenset(
 _GRAPH_TYPES = frozenset({AttributeProto.GRAPH, AttributeProto.GRAPHS})
 _NAME = re.compile(r"[!-~]{1,256}")  # printable ASCII: a name may stand in a log or on a terminal
 _MAX_ATTRIBUTE_ITEMS = 64
-_MAX_ATTRIBUTE_INT = 1 << 31
+_MAX_ATTRIBUTE_INT = (1 << 31) - 1
 # Attributes that say yes or no: ONNX takes any number but 0 for yes, ONNX Runtime only 1.
 _FLAG_NAMES = """
     allowzero ceil_mode count_include_pad exclusive fmod keepdims noop_with_empty_axes reverse select_last_index

@@ -77,6 +77,7 @@ class Walk:
         """Infer the outputs of `node`; raises Refused(BAD_SHAPE, TENSOR_TOO_LARGE or BAD_GRAPH)."""
         schema = onnx.defs.get_schema(node.op_type, self.opset, "")
         self._check_sizes(node)
+        self._check_axis(node)
         types = {name: self.shapes[name].proto for name in node.input if name}
         data = {name: numpy_helper.from_array(self.known[name]) for name in node.input if name in self.known}
         try:
@@ -92,6 +93,13 @@ class Walk:
             if name:
                 self.shapes[name] = self._bounded(node, name, inferred.get(name))
         self._follow(node)
+
+    def _check_axis(self, node: NodeProto) -> None:
+        """Refuse an axis that the first input does not have: some of onnx's rules go beyond their own memory for it."""
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+        rank = max(1, len(self.shapes[node.input[0]].shape)) if node.input and node.input[0] else 1
+        if not -rank <= axis <= rank:
+            raise Refused(Reason.BAD_ATTRIBUTE, f"{node.op_type}.axis is {axis} for {rank} dimensions")
 
     def _check_sizes(self, node: NodeProto) -> None:
         """What the inference rules would take at its word."""
