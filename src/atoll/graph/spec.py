@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 import msgspec
 
 from atoll.errors import Refused
+from atoll.wire.canonical import read_canonical
 from atoll.wire.hashing import blob_id
-from atoll.wire.nesting import is_shallow
 from atoll.wire.reasons import Reason
 
 SCHEMA = 2
@@ -215,15 +215,11 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Read a document; raises Refused(BAD_MANIFEST) unless `data` is the canonical encoding of a valid one."""
-        need(len(data) <= MAX_MANIFEST_BYTES, f"{len(data)} bytes, at most {MAX_MANIFEST_BYTES}")
-        need(is_shallow(data), "nested too deeply")
-        try:
-            plain = msgspec.json.decode(data)
-            found = msgspec.convert(cls.from_plain(plain), cls, strict=True)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(Reason.BAD_MANIFEST, str(error)[:300]) from error
-        need(found.to_bytes() == data, "not in canonical form (sorted keys, no spaces, all fields)")
-        return found
+        return read_canonical(data, MAX_MANIFEST_BYTES, cls._parse, Reason.BAD_MANIFEST)
+
+    @classmethod
+    def _parse(cls, data: bytes) -> Self:
+        return msgspec.convert(cls.from_plain(msgspec.json.decode(data)), cls, strict=True)
 
     @property
     def id(self) -> bytes:

@@ -18,7 +18,7 @@ from atoll.errors import BadInput, Refused
 from atoll.graph.manifest import Partition
 from atoll.graph.spec import MAX_ELEMENTS, MAX_RANK, DType
 from atoll.training.data.samples import DataSet, Form
-from atoll.wire.nesting import is_shallow
+from atoll.wire.canonical import read_canonical
 from atoll.wire.reasons import Reason
 
 SCHEMA = 1
@@ -112,14 +112,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @classmethod
     def from_bytes(cls, data: bytes) -> Card:
         """Read a card; raises Refused(MALFORMED) unless `data` is the canonical encoding of a valid one."""
-        _need(len(data) <= MAX_CARD_BYTES, f"{len(data)} bytes, at most {MAX_CARD_BYTES}")
-        _need(is_shallow(data), "nested too deeply")
-        try:
-            card = msgspec.json.decode(data, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(Reason.MALFORMED, f"data card: {error}") from error
-        _need(card.to_bytes() == data, "not in canonical form (sorted keys, no spaces, all fields)")
-        return card
+        return read_canonical(data, MAX_CARD_BYTES, msgspec.json.Decoder(cls).decode, Reason.MALFORMED)
 
 
 @dataclass(frozen=True, eq=False)
