@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,14 +39,12 @@ def attention_backward(
     value: Tensor,
     out: Tensor,
     weights: Tensor,
-    dropout_p: float,
-    is_causal: bool,
-    *,
-    attn_mask: Tensor | None = None,
+    *rest: Any,
     scale: float | None = None,
+    **others: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients for query, key and value; `weights` is the second result of `attention`."""
-    del dropout_p, is_causal, attn_mask  # the weights hold the masks
+    del rest, others  # dropout and masks: the weights hold them
     grad_value = weights.transpose(-2, -1) @ grad
     grad_weights = grad @ value.transpose(-2, -1)
     inner = (grad * out).sum(-1, keepdim=True)

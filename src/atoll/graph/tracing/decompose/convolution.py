@@ -1,4 +1,3 @@
-# ruff: noqa: PLR0913, PLR0917  # the signatures are torch's
 """Gradients of convolutions of any number of dimensions, as convolutions, products of matrices and sums.
 
 The input's gradient is the other kind of convolution with the same weights. The weights' gradient is written in the
@@ -11,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,19 +39,15 @@ def backward(
     x: Tensor,
     weight: Tensor,
     bias_sizes: list[int] | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-    wanted: list[bool],
+    *form: Any,
 ) -> Gradients:
     """Gradients for input, weight and bias: `aten::convolution_backward`.
 
     `grad` [n, out, ...], `x` [n, in, ...], `weight` [out, in / groups, ...], or [in, out / groups, ...] if transposed.
+    `form`: stride, padding, dilation, transposed, output padding, groups, and which of the three are wanted.
     """
-    del bias_sizes, output_padding  # they follow from the shapes
+    stride, padding, dilation, transposed, _, groups, wanted = form
+    del bias_sizes  # it follows from the shapes, as the output padding does
     dims = x.dim() - 2
     wide = [list(part) * (dims if len(part) == 1 else 1) for part in (stride, padding, dilation)]
     layout = Layout(wide[0], wide[1], wide[2], groups)

@@ -1,4 +1,3 @@
-# ruff: noqa: PLR0913, PLR0917  # the signatures are torch's
 """GRU and LSTM over a fixed number of steps, with as few operators a step as the recurrence needs.
 
 Cho et al. 2014, https://arxiv.org/abs/1406.1078; Hochreiter and Schmidhuber 1997. What does not depend on the step
@@ -8,7 +7,7 @@ before (products with the input, gradients of weights, derivatives of gates) is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,56 +27,54 @@ class Rewriting(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped he
         return func(*args, **(kwargs or {}))
 
 
-def gru(
-    x: Tensor,
-    first: Tensor,
-    weights: Sequence[Tensor],
-    biased: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor]:
-    """As `torch.gru`: all outputs, in the layout of `x`, and the last states [layers * directions, batch, h]."""
+class Settings(NamedTuple):
+    """What torch's recurrent functions take besides tensors, in their order."""
+
+    biased: bool
+    layers: int
+    dropout: float
+    train: bool
+    bidirectional: bool
+    batch_first: bool
+
+
+def gru(x: Tensor, first: Tensor, weights: Sequence[Tensor], *settings: Any) -> tuple[Tensor, Tensor]:
+    """As `torch.gru`: all outputs, in the layout of `x`, and the last states [layers * directions, batch, h].
+
+    `settings` are those of `Settings`, in order.
+    """
+    chosen = Settings(*settings)
 
     def run(x: Tensor, index: int, own: Sequence[Tensor], reverse: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         size = first.shape[2]
         inputs = x @ own[0].transpose(0, 1)
         inner = own[1].new_zeros(size)
-        if biased:
+        if chosen.biased:
             inputs = inputs + torch.cat([own[2][: 2 * size] + own[3][: 2 * size], own[2][2 * size :]])
             inner = own[3][2 * size :]
         states = _Gru.apply(inputs, first[index : index + 1], own[1], inner, reverse)
         return states, (states[:1] if reverse else states[-1:],)
 
-    out, (last,) = _stacked(run, x, weights, (biased, layers, dropout, train, bidirectional, batch_first))
+    out, (last,) = _stacked(run, x, weights, chosen)
     return out, last
 
 
 def lstm(
-    x: Tensor,
-    first: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biased: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    x: Tensor, first: Sequence[Tensor], weights: Sequence[Tensor], *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `torch.lstm`: all outputs, in the layout of `x`, and the last states and cells."""
+    """As `torch.lstm`: all outputs, in the layout of `x`, and the last states and cells; `settings` as in `gru`."""
+    chosen = Settings(*settings)
 
     def run(x: Tensor, index: int, own: Sequence[Tensor], reverse: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         into, inner = _gates_last(own[0]), _gates_last(own[1])
         inputs = x @ into.transpose(0, 1)
-        if biased:
+        if chosen.biased:
             inputs = inputs + _gates_last(own[2] + own[3])
         start = (first[0][index : index + 1], first[1][index : index + 1])
         states, cells = _Lstm.apply(inputs, *start, inner, reverse)
         return states, tuple(part[:1] if reverse else part[-1:] for part in (states, cells))
 
-    out, (last, cells) = _stacked(run, x, weights, (biased, layers, dropout, train, bidirectional, batch_first))
+    out, (last, cells) = _stacked(run, x, weights, chosen)
     return out, last, cells
 
 
@@ -91,25 +88,24 @@ def _stacked(
     run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
     x: Tensor,
     weights: Sequence[Tensor],
-    settings: tuple[bool, int, float, bool, bool, bool],
+    chosen: Settings,
 ) -> tuple[Tensor, list[Tensor]]:
     """All layers and directions; returns the outputs and, joined, the last states of each."""
-    biased, layers, dropout, train, bidirectional, batch_first = settings
-    each, directions = 4 if biased else 2, 2 if bidirectional else 1
-    x = x.transpose(0, 1) if batch_first else x
+    each, directions = 4 if chosen.biased else 2, 2 if chosen.bidirectional else 1
+    x = x.transpose(0, 1) if chosen.batch_first else x
     lasts = []
-    for layer in range(layers):
+    for layer in range(chosen.layers):
         outs = []
         for direction in range(directions):
             index = layer * directions + direction
             out, last = run(x, index, weights[index * each : (index + 1) * each], direction == 1)
             outs.append(out)
             lasts.append(last)
-        x = torch.cat(outs, 2) if bidirectional else outs[0]
-        if dropout and train and layer < layers - 1:
-            x = torch.dropout(x, dropout, True)
+        x = torch.cat(outs, 2) if chosen.bidirectional else outs[0]
+        if chosen.dropout and chosen.train and layer < chosen.layers - 1:
+            x = torch.dropout(x, chosen.dropout, True)
     joined = [torch.cat(parts, 0) if len(parts) > 1 else parts[0] for parts in zip(*lasts, strict=True)]
-    return x.transpose(0, 1) if batch_first else x, joined
+    return x.transpose(0, 1) if chosen.batch_first else x, joined
 
 
 def _before(states: Tensor, first: Tensor, reverse: bool) -> Tensor:
