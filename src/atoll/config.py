@@ -22,7 +22,8 @@ from atoll.errors import BadSetting, MachineError
 FILE_NAME = "config.toml"
 ENVIRONMENT = "ATOLL_"
 NOT_SETTINGS = frozenset({"ATOLL_HOME", "ATOLL_PASSPHRASE", "ATOLL_DEBUG"})  # other names that the environment may hold
-ROLES = ("worker", "validator", "holder", "server")
+ROLES = ("worker", "validator", "holder", "server", "gateway")
+USUAL_ROLES = ROLES[:4]
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Value = str | int | float | tuple[str, ...]
@@ -80,10 +81,10 @@ class Settings:
     """The settings of one node, checked. Sizes are in units of 2^20 bytes ("MB")."""
 
     name: str = _row(
-        "", "", "What this node calls itself in its own logs and pages; peers do not see it.",
+        "", "", "What this node calls itself, here and to its peers.",
         "at most 40 printable characters", lambda v: len(v) <= 40 and v.isprintable(),
     )  # fmt: skip
-    roles: tuple[str, ...] = _row(ROLES, "", "What this node does for others.", *_some_of(ROLES))
+    roles: tuple[str, ...] = _row(USUAL_ROLES, "", "What this node does for others.", *_some_of(ROLES))
     rpc: str = _row(
         "", "URL", "JSON-RPC endpoint of the chain.",
         "a URL that starts with http:// or https://", lambda v: v == "" or v.startswith(("http://", "https://")),
@@ -115,6 +116,11 @@ class Settings:
         0, "TCP port", "Where `atoll status` and its like find this node on this device; 0 takes a free one.",
         *_between(0, 65535),
     )  # fmt: skip
+    http: str = _row(
+        "", "ip:port", "Where this node shows the dashboard and answers programs; empty for nowhere.",
+        "ip:port, [ip6]:port, or nothing", lambda v: v == "" or _is_socket(v),
+    )  # fmt: skip
+    max_tabs: int = _row(64, "", "Browser tabs that may work through this node at the same time.", *_between(0, 4096))
     cpu_threads: int = _row(1, "threads", "Processor threads lent to one piece of work.", *_between(1, 1024))
     memory_mb: int = _row(1024, "MB", "Memory lent to one piece of work.", *_between(128, 1 << 24))
     disk_mb: int = _row(2048, "MB", "Disk lent to blobs and pieces.", *_between(16, 1 << 30))

@@ -21,7 +21,7 @@ from atoll.wire.identity import AccountKey, format_account, parse_account
 
 FILE_NAME = "network.json"
 EMBEDDED = "chain"  # the folder of a home's own chain
-CONTRACTS = ("registry", "token", "jobs", "settlement")
+CONTRACTS = ("registry", "token", "jobs", "settlement", "deposits")
 PATIENCE = 20.0  # seconds for which a chain may be away while contracts are deployed
 _MAX_FILE_BYTES = 65_536
 

@@ -21,6 +21,7 @@ Json = Any
 
 BASE = "ATOLL_HOME"
 NODE = "node"  # the home of `atoll node` inside the base folder; those of `atoll up` are node-1, node-2, ...
+GATEWAY = "gateway"
 UP_FILE = "up.json"
 STOP_SECONDS = 90.0  # a network puts its blobs, journals and chain away before it ends
 
@@ -34,6 +35,7 @@ def nodes_in(home: Path) -> list[Path]:
     """The node homes that `home` stands for: itself, and those inside it in the order of their numbers."""
     numbered = [path for path in home.glob("node-*") if path.name.removeprefix("node-").isdecimal()]
     inside = [home / NODE, *sorted(numbered, key=lambda path: int(path.name.removeprefix("node-")))]
+    inside.append(home / GATEWAY)
     return [path for path in (home, *inside) if (path / control.FILE_NAME).is_file() or has_keys(path)]
 
 

@@ -76,7 +76,7 @@ def picture(facts: Facts, now: float, left: float | None, width: int, height: in
     if room:
         parts += [Text("  " + line, style="dim", no_wrap=True, overflow="ellipsis") for line in facts.lines[-room:]]
     if facts.page:
-        parts.append(Text(f"status page {facts.page} · Ctrl-C ends the network", style="dim", no_wrap=True))
+        parts.append(Text(f"dashboard {facts.page} · Ctrl-C ends the network", style="dim", no_wrap=True))
     return Group(*parts)
 
 
@@ -230,7 +230,7 @@ class News:
             hint = facts.network.get("join_hint")
             told.append(f"join with: {facts.network['join']}" + (f" ({hint})" if hint else ""))
         if facts.page:
-            told.append(f"status page: {facts.page}")
+            told.append(f"dashboard: {facts.page}")
         return told
 
     def _states_of(self, facts: Facts) -> list[str]:

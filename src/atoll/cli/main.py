@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -18,10 +18,12 @@ from atoll.cli import commands, data, external, homes, jobfiles, keys, train
 from atoll.errors import AtollError, BadInput, BadSetting, InternalError
 from atoll.graph.zoo import NAMES
 from atoll.logs import say_error
+from atoll.node.__main__ import Start
 from atoll.wire.identity import parse_account
 
 INTERRUPTED = 130
 DEBUG = "ATOLL_DEBUG"
+GATEWAY_PORT = 8470
 # The parent of all that a wrong command line raises: click's or, in newer versions, typer's own.
 _UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
@@ -78,8 +80,11 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         str | None, typer.Option(metavar="TOKENS", help="What the job may cost in all. Default: what it needs.")
     ] = None,
     home: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: $ATOLL_HOME, or ~/.atoll.")] = None,
-    host: Annotated[str, typer.Option(help="Address for chain and page; 0.0.0.0 lets others join.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the status page; 0: a free one.")] = 8470,
+    host: Annotated[str, typer.Option(help="Address for chain and dashboard; 0.0.0.0 lets others join.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the dashboard; 0: a free one.")] = 8470,
+    seats: Annotated[
+        int, typer.Option(min=0, max=64, help="Browser tabs that the budget leaves room for; the rest is paid back.")
+    ] = 4,
     rpc: Annotated[str, typer.Option(metavar="URL", help="Use this chain instead of one on this device.")] = "",
     registry: Annotated[str, typer.Option(metavar="ADDRESS", help="Registry of the network on that chain.")] = "",
     key: Annotated[
@@ -114,6 +119,7 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         home=homes.base(home),
         host=host,
         port=port,
+        seats=seats,
         chain=_chain(rpc, registry, key, window) if rpc else None,
         exit=exit_,
         json=_writable(json_),
@@ -160,13 +166,43 @@ def node(
     """
     place = homes.base(home) if home is not None else homes.base() / homes.NODE
     given = {name: value for name, value in (("rpc", rpc), ("registry", registry)) if value is not None}
-    overrides: dict[str, object] = {**_pairs(set_ or []), **given}
+    return _serve(place, given, _pairs(set_ or []), Start(fresh_journal, opponent, echo=True))
+
+
+@app.command(rich_help_panel=NODE, epilog="Example: atoll gateway --rpc http://192.168.1.5:8545 --registry 0x5FbD…")
+def gateway(
+    home: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: gateway in $ATOLL_HOME, or in ~/.atoll.")
+    ] = None,
+    rpc: Annotated[str | None, typer.Option(metavar="URL", help="JSON-RPC endpoint of the chain.")] = None,
+    registry: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Registry of the network to show.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets phones of your network in.")] = "",
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port. Default: 8470.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting, for this run.")
+    ] = None,
+) -> int:
+    """Show a network in the browser, let tabs work for it, and answer programs, until Ctrl-C or `atoll stop`.
+
+    A gateway is a node that takes no work of its own. It pays the gas with which its browser tabs register.
+    """
+    place = homes.base(home) if home is not None else homes.base() / homes.GATEWAY
+    given: dict[str, object] = {name: value for name, value in (("rpc", rpc), ("registry", registry)) if value}
+    if host or port is not None or not (place / config.FILE_NAME).exists():
+        shown = f"[{host}]" if ":" in host else host or "127.0.0.1"
+        given |= {"roles": ("gateway",), "http": f"{shown}:{GATEWAY_PORT if port is None else port}"}
+    return _serve(place, given, _pairs(set_ or []), Start(echo=True))
+
+
+def _serve(place: Path, given: Mapping[str, object], run: Mapping[str, str], start: Start) -> int:
+    """Run a node. Its first start writes HOME/config.toml with what was `given`; `run` is for this run only."""
+    overrides = {**run, **given}
     config.load(place, os.environ, overrides)  # a wrong setting is told before anything is written
     if config.write(place, given):
         sys.stderr.write(f"atoll: wrote {place / config.FILE_NAME}, with every setting of this node explained.\n")
-    from atoll.node.__main__ import serve
+    from atoll.gateway.__main__ import serve
 
-    return serve(place, overrides, fresh_journal, opponent, echo=True)
+    return serve(place, overrides, start)
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

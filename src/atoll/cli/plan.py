@@ -40,6 +40,14 @@ class JobPlan:
     parts: tuple[bytes, ...]
 
 
+@dataclass(frozen=True)
+class Seats:
+    """For how many nodes a job is planned, and for how many that come later, as browser tabs do, it keeps money."""
+
+    nodes: int
+    guests: int = 0
+
+
 def worst_case(nodes: int) -> int:
     """Base units that a round of so many nodes costs at most."""
     prices = Prices(UNIT_PRICE, AUDIT_PRICE, VALIDATOR_PRICE)
@@ -47,18 +55,19 @@ def worst_case(nodes: int) -> int:
 
 
 def plan_job(
-    job: JobFile, source: Source, rounds: int, budget: str | None, nodes: int, aggregation: Aggregation = "robust"
+    job: JobFile, source: Source, rounds: int, budget: str | None, seats: Seats, aggregation: Aggregation = "robust"
 ) -> JobPlan:
-    """Put a job together; `budget` is in tokens (None: the worst case).
+    """Put a job together; `budget` is in tokens (None: the worst case with all guests).
 
     A budget that cannot pay all rounds gives fewer rounds. Raises EmptyBudget if it cannot pay one, and BadInput when
     data and job do not fit.
     """
     fit(job.spec, source)
-    if len(source.train) < nodes:
-        raise BadInput(f"The data set has {len(source.train)} train samples for {nodes} nodes: add more data.")
-    worst = worst_case(nodes)
-    units = worst * rounds if budget is None else amount_from_text(budget)
+    if len(source.train) < seats.nodes:
+        raise BadInput(f"The data set has {len(source.train)} train samples for {seats.nodes} nodes: add more data.")
+    worst = worst_case(seats.nodes)
+    whole = worst_case(seats.nodes + seats.guests) * rounds
+    units = whole if budget is None else amount_from_text(budget)
     policy = msgspec.structs.replace(POLICY, aggregation=aggregation)
     card = source.card_bytes
     data = Data(

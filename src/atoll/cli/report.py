@@ -113,7 +113,9 @@ def _chain(up: Up, developer: Developer, found: list[events.Event]) -> dict[str,
         "kind": up.network["kind"],
         "rpc": up.network["rpc"],
         "chain_id": at.chain_id,
-        "contracts": {name: "0x" + getattr(at, name).hex() for name in ("registry", "token", "jobs", "settlement")},
+        "contracts": {
+            name: "0x" + getattr(at, name).hex() for name in ("registry", "token", "jobs", "settlement", "deposits")
+        },
         "gas": {name: {"calls": calls, "mean": total // calls} for name, (calls, total) in sorted(gas.items())},
         "claimed": str(sum(event.amount for event in found if isinstance(event, events.Claimed))),
     }

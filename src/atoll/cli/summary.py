@@ -158,7 +158,7 @@ def next_steps(summary: Mapping[str, Json], running: bool) -> list[Text]:
     if summary.get("join"):
         steps.append((str(summary["join"]), "join with another node"))
     if summary.get("page"):
-        steps.append((str(summary["page"]), "the status page"))
+        steps.append((str(summary["page"]), "the dashboard"))
     heading = Text("Try next, in another terminal", style="bold")
     return [heading, *(_step(command, purpose) for command, purpose in steps)]
 

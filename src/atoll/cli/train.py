@@ -22,7 +22,7 @@ from atoll.cli import homes, keys
 from atoll.cli.commands import AsJson, Home, tell
 from atoll.cli.developer import Developer
 from atoll.cli.jobfiles import JobArgument, Rule, open_job
-from atoll.cli.plan import JobPlan, plan_job
+from atoll.cli.plan import JobPlan, Seats, plan_job
 from atoll.cli.result import write_result
 from atoll.errors import AtollError, BadInput, BadSetting, MachineError, NotRunning
 from atoll.gateway import figures
@@ -204,7 +204,7 @@ class Training:
         source = load(wanted.data, wanted.home)
         count = max(int(state["peers"]) for state in states) + 1
         job = open_job(wanted.file)
-        plan: JobPlan = plan_job(job, source, wanted.rounds, wanted.budget, count, wanted.aggregation)
+        plan: JobPlan = plan_job(job, source, wanted.rounds, wanted.budget, Seats(count), wanted.aggregation)
         if plan.manifest.rounds < wanted.rounds:
             self._say(f"the budget pays for {plan.manifest.rounds} of {wanted.rounds} rounds")
         parts = [str(path) for path in self.developer.write_parts(plan)]

@@ -20,13 +20,13 @@ from PIL import Image
 from atoll.cli import external
 from atoll.cli.developer import Developer
 from atoll.cli.live import LiveView, PlainView
-from atoll.cli.plan import JobPlan, plan_job, train_alone
+from atoll.cli.plan import JobPlan, Seats, plan_job, train_alone
 from atoll.cli.processes import Supervisor, Worker
 from atoll.cli.report import summarise
 from atoll.cli.summary import print_summary
 from atoll.errors import AtollError, BadSetting, MachineError, UserError, WrongChain
-from atoll.gateway.app import StatusPage
 from atoll.gateway.facts import Facts, NodeFacts
+from atoll.gateway.server import listen, page_url
 from atoll.graph.archive import JobFile
 from atoll.graph.manifest import Aggregation
 from atoll.ledger.funding import endow
@@ -44,6 +44,7 @@ EXTERNAL_READY_SECONDS = 600.0  # each node sends three transactions, and blocks
 NOTABLE_WINDOW = 60
 KEPT_LINES = 200
 MAX_NODES = 64
+GATEWAY = "gateway"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class UpOptions:
     home: Path
     host: str
     port: int
+    seats: int
     chain: external.Wanted | None  # None: a chain of its own
     exit: bool
     json: Path | None
@@ -125,6 +127,7 @@ class Up:
         self.supervisor = Supervisor(self.say, self._note_processes)
         self.nodes: list[Worker] = []
         self.page = ""
+        self._port = 0
         self._phase_since = time.time()
         self._stop = asyncio.Event()
 
@@ -133,8 +136,8 @@ class Up:
         """Everything, in order; what was started is ended whatever happens."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        page = StatusPage.start(self.facts, self.options.host, self.options.port)
-        self.page = page.url
+        with listen(self.options.host, self.options.port) as free:  # told now, not after the chain has started
+            self._port = int(free.getsockname()[1])
         with ExitStack() as views:
             view = PlainView if self.options.plain or not sys.stdout.isatty() else LiveView
             views.enter_context(view(self.facts))
@@ -148,7 +151,6 @@ class Up:
                     return 0
             finally:
                 await self.supervisor.stop()
-                page.stop()
         return 130
 
     async def _until_stopped(self, work: Any) -> Any:
@@ -167,18 +169,20 @@ class Up:
             await asyncio.gather(story, *helpers, return_exceptions=True)
 
     async def _stay(self) -> None:
-        sys.stdout.write(f"The network keeps running; its page is {self.page}. Ctrl-C ends it.\n")
+        sys.stdout.write(f"The network keeps running; its dashboard is {self.page}. Ctrl-C ends it.\n")
         await asyncio.Event().wait()
 
     async def _story(self) -> dict[str, Any]:
         options = self.options
         count = self._node_count()
         source = load(options.data, options.home)
-        plan = plan_job(options.job, source, options.rounds, options.budget, count, options.aggregation)
+        seats = Seats(count, options.seats)
+        plan = plan_job(options.job, source, options.rounds, options.budget, seats, options.aggregation)
         if plan.manifest.rounds < options.rounds:
             self.say(f"the budget pays for {plan.manifest.rounds} of {options.rounds} rounds")
         await self._start_chain()
         await self._start_nodes(count)
+        await self._start_gateway()
         key = options.chain.key if options.chain is not None else None
         developer = await Developer.open(options.home / "developer", self.network, key)
         await self._endow(developer)
@@ -261,30 +265,51 @@ class Up:
         home, options = self.options.home, self.options
         honest = count - options.dishonest
         for index in range(1, count + 1):
-            settings = {
-                "rpc": self.network["rpc"],
-                "registry": self.network["registry"],
-                "chain_id": self.network["chain_id"],
-                "first_block": self.network["first_block"],
-                "listen": f"{options.host}:0",
-                "poll_seconds": "0.4",
-                "name": f"node-{index}",
-            }
-            arguments = ["atoll.node", "--home", str(home / f"node-{index}")]
-            for name, value in settings.items():
-                arguments += ["--set", f"{name}={value}"]
+            arguments = self._node_arguments("atoll.node", f"node-{index}")
             if index > honest:
                 arguments += ["--opponent", options.attack]
             node = Worker(f"node-{index}", arguments, home)
             await self.supervisor.add(node)
             self.nodes.append(node)
 
+    async def _start_gateway(self) -> None:
+        """The node that shows the network to people and lets browser tabs in; it takes no units."""
+        host = self.options.host
+        http = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+        arguments = self._node_arguments("atoll.gateway", GATEWAY, roles="gateway", http=http)
+        await self.supervisor.add(Worker(GATEWAY, arguments, self.options.home))
+        self.page = page_url(host, self._port)
+        if host in ("127.0.0.1", "localhost", "::1"):
+            return
+        addresses = (await self._gateway_status())["addresses"]
+        outside = [one.rpartition(":")[0].strip("[]") for one in addresses if not one.startswith(("127.", "[::1]"))]
+        if outside:
+            self.network["phone"] = page_url(outside[0], self._port) + "join"
+            self.say(f"a phone in the same network can help: open {self.network['phone']}")
+
+    def _node_arguments(self, module: str, name: str, **more: str) -> list[str]:
+        settings = {
+            "rpc": self.network["rpc"],
+            "registry": self.network["registry"],
+            "chain_id": self.network["chain_id"],
+            "first_block": self.network["first_block"],
+            "listen": f"{self.options.host}:0",
+            "poll_seconds": "0.4",
+            "name": name,
+            **more,
+        }
+        arguments = [module, "--home", str(self.options.home / name)]
+        for setting, value in settings.items():
+            arguments += ["--set", f"{setting}={value}"]
+        return arguments
+
     async def _endow(self, developer: Developer) -> None:
         """On a chain without a faucet, give the nodes what they need to take part."""
         if await developer.call(developer.chain.has_faucet):
             return
         await self._wait(lambda: len(self._states()) == len(self.nodes), READY_SECONDS, "all nodes to start")
-        accounts = [parse_account(state["account"]) for state in self._states()]
+        states = [*self._states(), await self._gateway_status()]
+        accounts = [parse_account(state["account"]) for state in states]
         given = await developer.call(endow, developer.chain, accounts)
         if given:
             self.say(f"{given} nodes have received coins for transactions, and tokens for stake and bonds")
@@ -313,6 +338,14 @@ class Up:
         except AtollError as error:
             return {"picture": str(picture), "label": label, "error": str(error)}
         return {"picture": str(picture), "label": label, **found}
+
+    async def _gateway_status(self) -> dict[str, Any]:
+        """The gateway's own state, as soon as it answers."""
+        while True:
+            try:
+                return dict(await self.client_of(GATEWAY).call("status", timeout=3))
+            except AtollError:
+                await asyncio.sleep(POLL_SECONDS)
 
     def _states(self) -> list[dict[str, Any]]:
         """What the nodes that answer say about themselves."""

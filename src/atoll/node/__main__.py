@@ -7,15 +7,31 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atoll import config
 from atoll.errors import AtollError, BadSetting
 from atoll.logs import log_to, say_error
 
+if TYPE_CHECKING:
+    from atoll.node.daemon import Node
 
-def serve(home: Path, overrides: Mapping[str, object], fresh_journal: bool, opponent: str, echo: bool) -> int:
+
+@dataclass(frozen=True)
+class Start:
+    """How a node is started, beside its settings: see `atoll.node.daemon.Options`; `echo` shows the log."""
+
+    fresh_journal: bool = False
+    opponent: str = ""
+    echo: bool = False
+    beside: Callable[[Node], AbstractAsyncContextManager[object]] | None = None
+
+
+def serve(home: Path, overrides: Mapping[str, object], start: Start) -> int:
     """Run a node until SIGTERM, SIGINT or `atoll stop`; returns the exit code."""
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -25,10 +41,10 @@ def serve(home: Path, overrides: Mapping[str, object], fresh_journal: bool, oppo
                 "A node needs a chain: give --rpc URL and --registry ADDRESS (`atoll up` prints both), "
                 f"or put them into {home / 'config.toml'}."
             )
-        log_to(home, settings.log_level, echo)
+        log_to(home, settings.log_level, start.echo)
         from atoll.node.daemon import Node, Options  # imported here, so that a wrong setting is answered at once
 
-        options = Options(fresh_journal, opponent, os.environ.get("ATOLL_PASSPHRASE"))
+        options = Options(start.fresh_journal, start.opponent, os.environ.get("ATOLL_PASSPHRASE"), start.beside)
         node = Node(home, settings, options)
 
         async def run() -> None:
@@ -42,16 +58,21 @@ def serve(home: Path, overrides: Mapping[str, object], fresh_journal: bool, oppo
     return 0
 
 
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command line of a node process."""
+    found = argparse.ArgumentParser(prog=prog, description="A node of the network.")
+    found.add_argument("--home", type=Path, required=True)
+    found.add_argument("--opponent", default="")
+    found.add_argument("--fresh-journal", action="store_true")
+    found.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    return found
+
+
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m atoll.node", description="A node of the network.")
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--opponent", default="")
-    parser.add_argument("--fresh-journal", action="store_true")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    options = parser.parse_args()
+    options = parser("python -m atoll.node").parse_args()
     overrides = dict(pair.split("=", 1) for pair in options.set)
-    return serve(options.home, overrides, options.fresh_journal, options.opponent, echo=False)
+    return serve(options.home, overrides, Start(options.fresh_journal, options.opponent))
 
 
 if __name__ == "__main__":

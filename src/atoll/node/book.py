@@ -69,6 +69,10 @@ class Book:
         for receipt in epoch.receipts:
             self._settled[receipt.job] = max(self._settled.get(receipt.job, 0), receipt.round + 1)
 
+    def receipts(self, job: bytes, round_number: int) -> Sequence[Receipt]:
+        """The receipts of a certified round, posted or not; none for a round that is not known."""
+        return self._receipts.get((job, round_number), ())
+
     def settled_rounds(self, job: bytes) -> int:
         """How many of a job's rounds are in posted epochs."""
         return self._settled.get(job, 0)

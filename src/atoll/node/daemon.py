@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,13 +32,14 @@ from atoll.node.network import Answer, Network
 from atoll.node.peers import Directory
 from atoll.node.server import Server
 from atoll.node.settler import PEER_ALPN, Settler
+from atoll.node.survey import About, Survey
 from atoll.node.transport import Limits as TransportLimits
 from atoll.node.transport import Transport
 from atoll.node.view import View
 from atoll.storage import messages as storage
 from atoll.storage.pieces import PieceStore
 from atoll.storage.service import StorageService
-from atoll.training.context import HOLDER, SERVER, VALIDATOR, WORKER
+from atoll.training.context import GATEWAY, HOLDER, SERVER, VALIDATOR, WORKER
 from atoll.transfer import messages as transfer
 from atoll.transfer.blobs import BlobStore
 from atoll.transfer.service import TransferService
@@ -48,7 +50,7 @@ from atoll.wire.keystore import create_keys, has_keys, load_keys
 
 log = logging.getLogger(__name__)
 
-ROLE_FLAGS = {"worker": WORKER, "validator": VALIDATOR, "holder": HOLDER, "server": SERVER}
+ROLE_FLAGS = {"worker": WORKER, "validator": VALIDATOR, "holder": HOLDER, "server": SERVER, "gateway": GATEWAY}
 MEGABYTE = 1 << 20
 Result = TypeVar("Result")
 
@@ -60,6 +62,7 @@ class Options:
     fresh_journal: bool = False
     opponent: str = ""
     passphrase: str | None = None
+    beside: Callable[[Node], AbstractAsyncContextManager[object]] | None = None  # what runs as long as the node does
 
 
 class Node:
@@ -68,6 +71,7 @@ class Node:
     def __init__(self, home: Path, settings: Settings, options: Options) -> None:
         self.home, self.settings, self.options = home, settings, options
         self.started = time.time()
+        self.page = ""  # where its dashboard is, if it has one
         self.paused = False
         self.roles = sum(ROLE_FLAGS[role] for role in settings.roles)
         self.view = View()
@@ -87,7 +91,8 @@ class Node:
             try:
                 self.spawn(self._join())
                 self.spawn(self._follow_chain())
-                await self._stopping.wait()
+                async with self.options.beside(self) if self.options.beside else contextlib.nullcontext():
+                    await self._stopping.wait()
                 if self._failure is not None:
                     raise InternalError(
                         f"The node stopped because of a mistake of its own ({self._failure!r}). Nothing is lost: start "
@@ -140,6 +145,9 @@ class Node:
         self.jobs = Jobs(self)
         self.jobs.share_again()
         self.server = Server(self)
+        self._survey = Survey(self)
+        if self.roles & GATEWAY:
+            self.spawn(self._survey.run())
         limits = TransportLimits(
             request_bytes=4 * MEGABYTE,
             request_bytes_of={messages.ALPN: couriers.MAX_REQUEST, inference.ALPN: inference.MAX_REQUEST_BYTES + 1024},
@@ -219,6 +227,11 @@ class Node:
             executor.shutdown(wait=False, cancel_futures=True)
         self.journal.close()
 
+    @property
+    def about(self) -> Mapping[bytes, About]:
+        """What others tell of themselves, by account: at a gateway only."""
+        return self._survey.about
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the rest. An error that is not one of ours ends the node: half a node helps nobody."""
         task = asyncio.create_task(work)
@@ -290,7 +303,7 @@ class Node:
                 if changes.new or changes.rolled_back:
                     self._list_peers()
                 await self.jobs.follow()
-                await self.settler.step(self.jobs.runners)
+                await self.settler.step([one for one in self.jobs.runners if self.jobs.takes_part(one.id)])
                 if time.time() > greeted + 10:
                     greeted = time.time()
                     self.spawn(self._greet())
@@ -321,7 +334,7 @@ class Node:
     async def _greet(self) -> None:
         """Tell peers where this node is, and learn where they are."""
         record = self.record()
-        others = [account for account in self.directory.accounts() if account != self.account]
+        others = [account for account in self.directory.reached() if account != self.account]
         for account in others[:32]:
             with contextlib.suppress(AtollError):
                 await self.server.greet(account, record)

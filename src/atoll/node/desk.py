@@ -61,6 +61,7 @@ class Desk:
             "name": node.settings.name,
             "roles": list(node.settings.roles),
             "addresses": list(node.transport.addresses()),
+            "page": node.page,
             "version": __version__,
             "uptime": round(time.time() - node.started, 1),
             "paused": node.paused,

@@ -120,7 +120,7 @@ class Job:
         """Refuse a message that this job has no use for, whatever it says."""
         if signed.body.job != self.terms.job:
             raise Refused(Reason.NOT_FOUND, "this node takes no part in that job")
-        if signed.account not in self.enlisted:
+        if signed.account not in self.enlisted and not isinstance(signed.body, HistoryAsk):
             raise Refused(Reason.UNKNOWN_ACCOUNT, "the sender is not enlisted in this job")
 
     def is_news(self, event: Event) -> bool:

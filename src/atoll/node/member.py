@@ -28,7 +28,7 @@ from atoll.storage.placement import Node as Place
 from atoll.storage.placement import group_of
 from atoll.training.audit import REPLICAS
 from atoll.training.beacon import tip
-from atoll.training.context import HOLDER, MAX_ROSTER, VALIDATOR, WORKER, Enlistment, Member, Timing
+from atoll.training.context import GATEWAY, HOLDER, MAX_ROSTER, VALIDATOR, WORKER, Enlistment, Member, Timing
 from atoll.training.data import DataSet, load
 from atoll.training.events import Finished, Received
 from atoll.training.workbench import Bench, Workbench
@@ -69,12 +69,23 @@ class Jobs:
         """Jobs under way or done."""
         return list(self._runners.values())
 
+    @property
+    def _observes(self) -> bool:
+        """A gateway follows every job, so that it can show them and relay for browser tabs."""
+        return bool(self._node.roles & GATEWAY)
+
+    def takes_part(self, job: bytes) -> bool:
+        """Whether this node has enlisted in a job that it follows."""
+        return self._node.account in self._enlisted.get(job, ())
+
     def receive(self, raw: bytes) -> None:
         """An envelope from a peer; raises Refused."""
         signed = unseal(self._node.domain, raw)
         runner = self._runners.get(signed.body.job)
         if runner is None:
             raise Refused(Reason.NOT_FOUND, "this node takes no part in that job")
+        if signed.account not in self._node.view.nodes:
+            raise Refused(Reason.UNKNOWN_ACCOUNT, "the sender is not registered")
         runner.job.admit(signed)
         runner.submit(Received(signed))
 
@@ -90,7 +101,8 @@ class Jobs:
                 self._shorten(job, known.end)
             if job in self._runners or job in self._busy or time.time() < self._waiting.get(job, 0):
                 continue
-            if known.certified == known.end and self._node.journal.get_snapshot(f"job/{job.hex()}") is None:
+            heard = self._observes or self._node.journal.get_snapshot(f"job/{job.hex()}") is not None
+            if known.certified == known.end and not heard:
                 continue  # over before this node heard of it
             self._busy.add(job)
             self._node.spawn(self._take(known))
@@ -110,7 +122,11 @@ class Jobs:
                 self.materials[job] = material
                 self._open_account(known)
             if node.account not in known.enlisted:
-                if node.paused or not node.roles & (WORKER | VALIDATOR):
+                if not node.roles & (WORKER | VALIDATOR):
+                    if self._observes and known.committee:
+                        self._start(known)
+                    return
+                if node.paused:
                     return
                 await node.send(node.chain.enlist, job, tip(self._seed(job), known.rounds))
                 node.journal.put_snapshot(f"job/{job.hex()}", b"enlisted")
@@ -215,7 +231,7 @@ class Jobs:
         self._node.settler.book.certified(job, finished.round, finished.certificate)
         self._node.blobs.pin(finished.certificate.model)
         self._to_evaluate.put_nowait((job, finished.round, finished.certificate.model))
-        if core.standing.done and finished.round + 1 == core.standing.round:
+        if core.standing.done and finished.round + 1 == core.standing.round and self.takes_part(job):
             self._node.spawn(self._store(job, finished))
 
     def _shorten(self, job: bytes, end: int) -> None:
@@ -226,7 +242,8 @@ class Jobs:
         log.info("job %s ends after %d rounds", job.hex()[:8], end)
         if runner.shorten(end):
             del self.finished[job][end:]
-            self._node.spawn(self._store(job, self.finished[job][-1]))
+            if self.takes_part(job):
+                self._node.spawn(self._store(job, self.finished[job][-1]))
 
     def share(self, name: str) -> None:
         """Serve a data set (as `atoll.training.data.load` finds it), now and after a restart.

@@ -31,7 +31,7 @@ class Peer:
 
 
 class Directory:
-    """All known peers by account."""
+    """All known peers by account. Several may share an endpoint key: the first one that registered it owns it."""
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
@@ -48,9 +48,10 @@ class Directory:
             self._peers[account] = replace(known, roles=roles)
         else:
             self._peers[account] = Peer(account, endpoint_id, addresses, roles)
-        if known is not None and self._by_endpoint.get(known.endpoint_id) == account:
+        replaced = known is not None and known.endpoint_id != endpoint_id
+        if known is not None and replaced and self._by_endpoint.get(known.endpoint_id) == account:
             del self._by_endpoint[known.endpoint_id]  # a key that was replaced speaks for nobody
-        self._by_endpoint[endpoint_id] = account
+        self._by_endpoint.setdefault(endpoint_id, account)  # browser tabs share the key of their gateway
         return True
 
     def learn(self, data: bytes) -> Peer:
@@ -69,19 +70,26 @@ class Directory:
         return known
 
     def get(self, account: bytes) -> Peer:
-        """A peer by account; raises Refused(UNKNOWN_ACCOUNT)."""
+        """A peer by account; raises Refused(UNKNOWN_ACCOUNT). A browser tab is where its gateway is now."""
         peer = self._peers.get(account)
         if peer is None:
             raise Refused(Reason.UNKNOWN_ACCOUNT, f"0x{account.hex()} is not registered on this network")
-        return peer
+        owner = self._peers.get(self._by_endpoint.get(peer.endpoint_id, account))
+        if owner is None or peer.sequence >= 0 or owner.sequence < 0:
+            return peer
+        return replace(peer, addresses=owner.addresses)
 
     def account_of(self, endpoint_id: bytes) -> bytes | None:
-        """The account behind an endpoint key, if it is registered."""
+        """The account that owns an endpoint key, if it is registered."""
         return self._by_endpoint.get(endpoint_id)
 
     def accounts(self) -> list[bytes]:
         """All registered accounts, sorted."""
         return sorted(self._peers)
+
+    def reached(self) -> list[bytes]:
+        """The accounts that have an endpoint of their own, sorted: one for each node, none for a browser tab."""
+        return sorted(self._by_endpoint.values())
 
     def with_role(self, role: int) -> list[bytes]:
         """Accounts with a role, sorted."""

@@ -14,7 +14,9 @@ from atoll.inference import answer
 from atoll.inference.messages import ALPN as INFERENCE_ALPN
 from atoll.inference.messages import MAX_REQUEST_BYTES, Predict, Scores
 from atoll.node.settler import PEER_ALPN, SignPost
+from atoll.node.survey import Describe, Graded, about, scores_from
 from atoll.storage.client import fetch_blob
+from atoll.training.context import HOLDER
 from atoll.wire import rpc
 from atoll.wire.identity import MAX_RECORD_BYTES
 from atoll.wire.reasons import Reason
@@ -48,7 +50,13 @@ class Server:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._table = rpc.handlers((Hello, self._hello), (SignPost, self._sign), (Stored, self._stored))
+        self._table = rpc.handlers(
+            (Hello, self._hello),
+            (SignPost, self._sign),
+            (Stored, self._stored),
+            (Describe, lambda _: rpc.encode_body(about(node))),
+            (Graded, lambda request: scores_from(node, request)),
+        )
         self._models: dict[bytes, ModelFile] = {}
 
     def peer(self, payload: bytes) -> bytes:
@@ -105,7 +113,7 @@ class Server:
         """A blob that the network stores: a copy here, or any k of its pieces."""
         if self._node.blobs.has(blob):
             return self._node.blobs.get(blob)
-        return await fetch_blob(blob, self._node.directory.accounts(), self._node.network.ask)
+        return await fetch_blob(blob, self._node.directory.with_role(HOLDER), self._node.network.ask)
 
     async def ask_server(self, account: bytes, model: bytes, x: NDArray[np.generic]) -> NDArray[np.float32]:
         """Scores of inputs x [n, ...] by a serving node; raises Refused or Unreachable."""

@@ -47,7 +47,10 @@ class PostedEpoch:
 
 
 class View:
-    """The state that all events so far add up to."""
+    """The state that all events so far add up to.
+
+    `deposits` are what payers have deposited and not asked back, `redeemed` what (payer, payee) have moved in all.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, events.Registered] = {}
@@ -58,6 +61,8 @@ class View:
         self.epochs: list[PostedEpoch] = []
         self.claimed: dict[bytes, int] = {}
         self.balances: dict[bytes, int] = {}
+        self.deposits: dict[bytes, int] = {}
+        self.redeemed: dict[tuple[bytes, bytes], int] = {}
         self._totals: list[JobTotal] = []
 
     def fold(self, found: Iterable[events.Event]) -> None:
@@ -85,8 +90,20 @@ class View:
                 self._totals = []
             case events.TotalPosted():  # a post's totals come before the post itself
                 self._totals.append(JobTotal(event.job, event.total, event.settled))
+            case events.Deposited() | events.WithdrawalRequested() | events.Redeemed():
+                self._apply_to_deposit(event)
             case _:
                 self._apply_to_job(event)
+
+    def _apply_to_deposit(self, event: events.Deposited | events.WithdrawalRequested | events.Redeemed) -> None:
+        match event:
+            case events.Deposited(account=account, deposit=deposit):
+                self.deposits[account] = deposit
+            case events.WithdrawalRequested(account=account, deposit=deposit):
+                self.deposits[account] = deposit
+            case events.Redeemed(payer=payer, payee=payee, cumulative=cumulative, deposit=deposit):
+                self.deposits[payer] = deposit
+                self.redeemed[payer, payee] = cumulative
 
     def _apply_to_job(self, event: events.Event) -> None:
         match event:

@@ -9,7 +9,7 @@ from atoll.training.beacon import Draw, link
 from atoll.training.committee import Place
 from atoll.wire.hashing import keccak
 
-WORKER, VALIDATOR, HOLDER, SERVER = 1, 2, 4, 8
+WORKER, VALIDATOR, HOLDER, SERVER, GATEWAY = 1, 2, 4, 8, 16
 """Role flags as the registry stores them."""
 
 MAX_ROSTER = 256

@@ -1,0 +1,94 @@
+"""The gateway's HTTP server: all its parts in one app, in the loop of its node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.applications import Starlette
+
+from atoll.errors import BadSetting, PortInUse
+
+if TYPE_CHECKING:
+    from atoll.node.daemon import Node
+
+MAX_CONNECTIONS = 1024  # of browsers and programs together; more wait in the kernel's queue or are turned away
+WEBSOCKET_FRAME = 64 * 1024
+
+
+class Gateway:
+    """The HTTP side of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen where the setting `http` says and answer; raises PortInUse or BadSetting."""
+        host, _, port = self._node.settings.http.rpartition(":")
+        listener = listen(host.strip("[]"), int(port))
+        self._node.page = page_url(host.strip("[]"), int(listener.getsockname()[1]))
+        settings = uvicorn.Config(
+            self.app(), log_config=None, log_level="critical", access_log=False, lifespan="off",
+            ws="websockets-sansio", ws_max_size=WEBSOCKET_FRAME, server_header=False, timeout_graceful_shutdown=1,
+            limit_concurrency=MAX_CONNECTIONS,
+        )  # fmt: skip
+        server = _Server(settings)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
+            listener.close()
+
+    def app(self) -> Starlette:
+        """All routes behind one guard."""
+        return Starlette(routes=[])
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to its node."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals end the node, and the node ends this."""
+        yield
+
+
+def page_url(host: str, port: int) -> str:
+    """Where a browser on this device finds a server that listens on `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; raises PortInUse or BadSetting with what to do."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise BadSetting(
+            f"{host}:{port} is no address to listen on: expected one of this device's, as 127.0.0.1."
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # a port that was just freed may be taken again; elsewhere this would share it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"Port {port} on {host} is used by another program: choose another with --port, or 0 for a free one."
+            ) from error
+        raise BadSetting(
+            f"The dashboard cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port."
+        ) from error
+    return listener
