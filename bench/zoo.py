@@ -183,7 +183,8 @@ class Trial:
         workers = [keccak(b"worker %d" % index)[:20] for index in range(WORKERS)]
         model = job.model
         for number in range(rounds):
-            units = assign_units(domain, name, number, keccak(b"beacon %d" % number), workers, WORKERS)
+            beacon, segments = keccak(b"beacon %d" % number), [spec.segments] * WORKERS
+            units = assign_units(domain, name, number, beacon, workers, WORKERS, segments)
             updates = []
             for unit in units:
                 rows = batches(unit, shards[unit.shard], spec.steps, spec.batch)

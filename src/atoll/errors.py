@@ -59,6 +59,18 @@ class NoFunds(UserError):
     code, exit_code = "no_funds", 13
 
 
+class UnknownModel(UserError):
+    """No model of this name or id is known here."""
+
+    code, exit_code = "unknown_model", 14
+
+
+class MissingExtra(UserError):
+    """An optional part of Atoll is not installed; the message names the command that installs it."""
+
+    code, exit_code = "missing_extra", 15
+
+
 # Your peer: what came from the network, or from the author of a job, was refused.
 class PeerError(AtollError):
     """A peer could not be reached, or sent something that was refused."""

@@ -20,7 +20,7 @@ Atoll = Callable[..., Any]
 KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ACCOUNT = "f39fd6e51aad88f6f4ce6ab8827279cfffb92266"
 PLACE = external.Place(77, bytes([1]) * 20, 5)
-ADDRESSES = Addresses(77, bytes([1]) * 20, bytes([2]) * 20, bytes([3]) * 20, bytes([4]) * 20)
+ADDRESSES = Addresses(77, bytes([1]) * 20, bytes([2]) * 20, bytes([3]) * 20, bytes([4]) * 20, bytes([5]) * 20)
 
 
 def written(folder: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -69,7 +69,7 @@ def test_a_home_remembers_its_network(tmp_path: Path) -> None:
     assert external.remembered(home) == PLACE
     kept = json.loads((home / "network.json").read_text())
     assert (kept["schema"], kept["chain_id"], kept["first_block"]) == (1, 77, 5)
-    assert [int(kept[name], 16).to_bytes(20, "big")[0] for name in external.CONTRACTS] == [1, 2, 3, 4]
+    assert [int(kept[name], 16).to_bytes(20, "big")[0] for name in external.CONTRACTS] == [1, 2, 3, 4, 5]
     assert [path.name for path in home.iterdir()] == ["network.json"]
 
 

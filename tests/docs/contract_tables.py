@@ -18,7 +18,13 @@ def _solidity() -> dict[str, str]:
     return {path.stem: path.read_text("utf-8") for path in sorted(SOURCES.glob("*.sol"))}
 
 
-_PARENTS = {"Token": (), "Registry": ("Paying",), "Jobs": ("Paying",), "Settlement": ("Paying",)}
+_PARENTS = {
+    "Token": (),
+    "Registry": ("Paying",),
+    "Jobs": ("Paying",),
+    "Settlement": ("Paying",),
+    "Deposits": ("Paying",),
+}
 
 
 def _notice(contract: str, name: str) -> str:

@@ -223,6 +223,7 @@ def roles() -> str:
         "validator": context.VALIDATOR,
         "holder": context.HOLDER,
         "server": context.SERVER,
+        "gateway": context.GATEWAY,
     }
     if tuple(flags) != config.ROLES:
         raise ValueError("the roles of the settings have changed")
@@ -231,9 +232,11 @@ def roles() -> str:
         "validator": "sits in committees, signs epochs, posts",
         "holder": "keeps pieces of blobs",
         "server": "answers questions to models",
+        "gateway": "shows the network and lets browsers in; follows every job without taking part",
     }
     rows = [(flag, code(name), duties[name]) for name, flag in flags.items()]
-    return table("flag | role | duty", [*rows, (16, "`relay`", "reserved"), (32, "`exit`", "reserved")])
+    light = (context.LIGHT, "`light`", "beside `worker`: takes units of one segment, for a share of the price")
+    return table("flag | role | duty", [*rows, light, (64, "`relay`", "reserved"), (128, "`exit`", "reserved")])
 
 
 # -- money and the chain ---------------------------------------------------------------------------------------------
@@ -247,6 +250,7 @@ def kinds() -> str:
 
 def typed() -> str:
     checked = {"Certificate": "Jobs", "Receipt": "Settlement", "Post": "Settlement", "Permit": "Token"}
+    checked |= {"Registration": "Registry", "Enlist": "Jobs", "Voucher": "Deposits"}
     structs = [one for _, one in inspect.getmembers(eip712) if isinstance(one, eip712.Struct)]
     rows = ((code(one.signature), code(checked[one.name])) for one in structs)
     return table("type | verifying contract", sorted(rows))

@@ -121,10 +121,11 @@ def test_a_chain_without_the_method_for_tips(network: LocalNetwork) -> None:
 def test_the_registry_is_the_root(network: LocalNetwork) -> None:
     where = Chain.connect(network.request, network.registry, 31337).addresses
     listed = network.devnet.network
-    assert ["0x" + one.hex() for one in (where.token, where.jobs, where.settlement)] == [
+    assert ["0x" + one.hex() for one in (where.token, where.jobs, where.settlement, where.deposits)] == [
         listed.token,
         listed.jobs,
         listed.settlement,
+        listed.deposits,
     ]
 
 

@@ -631,7 +631,7 @@ def test_only_the_settlement_draws_and_only_the_deployer_wires(developer: Chain,
     with refused("NotSettlement"):
         developer.transact("Jobs", "draw", job, 1)
     with refused("NotDeployer"):
-        developer.transact("Registry", "wire", account_of(developer), account_of(developer))
+        developer.transact("Registry", "wire", *[account_of(developer)] * 3)
 
 
 def test_every_token_is_accounted_for_after_random_moves(own: LocalNetwork) -> None:

@@ -69,6 +69,8 @@ def test_a_deployed_network_is_whole(network: LocalNetwork, owner: AccountKey, d
     assert chain.read("Settlement", "registry") == chain.addresses.registry
     assert chain.read("Settlement", "jobs") == chain.read("Registry", "jobs") == chain.addresses.jobs
     assert chain.read("Jobs", "token") == chain.read("Registry", "token") == chain.addresses.token
+    assert chain.read("Deposits", "token") == chain.addresses.token
+    assert chain.read("Registry", "deposits") == chain.addresses.deposits
 
 
 def test_its_events_begin_at_the_first_block(network: LocalNetwork, owner: AccountKey, deployed: Deployed) -> None:
@@ -80,7 +82,7 @@ def test_its_events_begin_at_the_first_block(network: LocalNetwork, owner: Accou
 
 
 def test_its_price(deployed: Deployed) -> None:
-    calls = [f"deploy {name}" for name in ("Token", "Registry", "Jobs", "Settlement")]
+    calls = [f"deploy {name}" for name in ("Token", "Registry", "Jobs", "Settlement", "Deposits")]
     assert list(deployed.gas_by_call) == [*calls, "Registry.wire"]
     total = sum(use.total for use in deployed.gas_by_call.values())
     assert GAS * 0.7 < total < GAS  # the estimate that accounts are checked against has a margin, and no more
@@ -92,7 +94,7 @@ def test_an_account_without_coins_is_told_what_it_needs(network: LocalNetwork) -
     base, tip = link.fees()
     with pytest.raises(NoFunds) as told:
         deploy(link, poor)
-    needed = 9_000_000 * (2 * base + tip)
+    needed = 11_000_000 * (2 * base + tip)
     said = float(str(told.value).split("needs about ")[1].split()[0])
     assert needed <= said * 10**18 <= needed + 10**15
     assert "0x" + poor.address.hex() in str(told.value).lower()

@@ -255,7 +255,7 @@ def test_random_reorganisations_leave_what_the_chain_has(tmp_path: Path, seed: i
 
 def test_every_event_of_the_contracts_has_a_class_with_its_fields() -> None:
     found = set()
-    for contract in ("Registry", "Jobs", "Settlement"):
+    for contract in ("Registry", "Jobs", "Settlement", "Deposits"):
         for entry in abi.artifact(contract)["abi"]:
             # EIP712DomainChanged is OpenZeppelin's, and is never emitted by contracts whose domain is fixed.
             if entry["type"] != "event" or entry["name"] == "EIP712DomainChanged":

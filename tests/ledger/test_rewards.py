@@ -57,6 +57,33 @@ def test_a_round_by_hand() -> None:
     assert caught.value.reason == Reason.OVER_BUDGET
 
 
+def test_light_units_pay_their_part_rounded_down() -> None:
+    """Unit 1 is a light worker's, unit 2 is not: what counts is whose unit it is, not who checks it."""
+    outcome = Outcome(
+        units=[(unit(1), account(1), Reason.OK), (unit(2), account(2), Reason.OK)],
+        audits=[(unit(1), account(2), Reason.OK), (unit(2), account(1), Reason.OK)],
+        replicas=[(unit(1), account(3), Reason.OK), (unit(1), account(4), Reason.AUDIT_MISMATCH)],
+        validators=[account(1)],
+        light=frozenset({account(1), account(77)}),
+    )
+    four = Prices(unit_price=103, audit_price=30, validator_price=7, segments=4)
+    found = receipts_of_round(JOB, 0, four, outcome)
+    assert [(r.kind, r.unit, r.account, r.amount) for r in found] == [
+        (Kind.VALIDATION, bytes(32), account(1), 7),
+        (Kind.TRAINING, unit(1), account(1), 25),  # 103 / 4
+        (Kind.AUDIT, unit(1), account(2), 7),  # 30 / 4
+        (Kind.REPLICA, unit(1), account(3), 7),
+        (Kind.REPLICA, unit(1), account(4), 0),
+        (Kind.TRAINING, unit(2), account(2), 103),
+        (Kind.AUDIT, unit(2), account(1), 30),
+    ]
+    assert check_budget(found, budget_per_round(four, 2, 2, 2, 1)) == 179
+    whole = receipts_of_round(JOB, 0, Prices(103, 30, 7, segments=1), outcome)
+    assert sum(r.amount for r in whole) == 103 * 2 + 30 * 3 + 7  # a unit of one segment is never a light one
+    with pytest.raises(BadSetting, match="at least one"):
+        Prices(1, 1, 1, segments=0)
+
+
 @pytest.mark.parametrize(
     "outcome",
     [
@@ -83,10 +110,11 @@ def outcomes(draw: st.DrawFn) -> Outcome:
     units = [(unit(n + 1), account(n), draw(reasons)) for n in range(workers)]
     audits = [(unit(n + 1), account(n + 100), draw(reasons)) for n in range(workers) if draw(st.booleans())]
     replicas = [(unit(1), account(200 + n), draw(reasons)) for n in range(draw(st.integers(0, 3)))]
-    return Outcome(units, audits, replicas, [account(300 + n) for n in range(draw(st.integers(0, 4)))])
+    light = draw(st.sets(st.sampled_from([account(n) for n in range(6)])))
+    return Outcome(units, audits, replicas, [account(300 + n) for n in range(draw(st.integers(0, 4)))], light)
 
 
-prices = st.builds(Prices, *[st.integers(0, 10**20)] * 3)
+prices = st.builds(Prices, *[st.integers(0, 10**20)] * 3, st.integers(1, 20))
 
 
 @given(outcomes(), prices, st.randoms(use_true_random=False))
@@ -96,12 +124,12 @@ def test_receipts_are_canonical_and_within_the_worst_case(outcome: Outcome, pric
     shuffled = [list(group) for group in (outcome.units, outcome.audits, outcome.replicas, outcome.validators)]
     for group in shuffled:
         random.shuffle(group)  # type: ignore[attr-defined]
-    assert receipts_of_round(JOB, 3, price, Outcome(*shuffled)) == found  # type: ignore[arg-type]
+    assert receipts_of_round(JOB, 3, price, Outcome(*shuffled, outcome.light)) == found  # type: ignore[arg-type]
     counts = [len(group) for group in shuffled]
     most = budget_per_round(price, *counts)
     total = check_budget(found, most)
     everything_accepted = not any(reason for _, _, reason in (*outcome.units, *outcome.audits, *outcome.replicas))
-    if everything_accepted:
+    if everything_accepted and (price.segments == 1 or not outcome.light):
         assert total == most
 
 

@@ -175,6 +175,30 @@ def test_a_price_other_than_the_jobs_is_found_although_everything_adds_up(amount
     assert difference(epochs, chain_of(epochs), PRICES).endswith(f"pays {amount}; expected 10 by the job's prices")
 
 
+def test_light_work_is_recomputed_from_the_roles_on_the_chain() -> None:
+    """Account 1 is light in job A: its unit and the audit of it pay a quarter, its audit of another unit does not."""
+    prices = {JOB_A: Prices(10, 6, 1, segments=4)}
+    receipts = [
+        Receipt(1, JOB_A, 0, unit(1), account(1), 0, 2),
+        Receipt(2, JOB_A, 0, unit(1), account(2), 0, 1),
+        Receipt(1, JOB_A, 0, unit(2), account(2), 0, 10),
+        Receipt(2, JOB_A, 0, unit(2), account(1), 0, 6),
+        Receipt(4, JOB_A, 0, bytes(32), account(1), 0, 1),
+    ]
+    epochs = [build_epoch(0, Totals(), receipts)]
+    chain = chain_of(epochs)
+    light = {JOB_A: frozenset({account(1)}), JOB_B: frozenset({account(2)})}
+    assert explain(epochs, replace(chain, light=light), prices).match
+    assert difference(epochs, chain, prices).endswith("pays 2; expected 10 by the job's prices")
+    other = replace(chain, light={JOB_A: frozenset({account(1), account(2)})})
+    assert difference(epochs, other, prices).endswith("pays 10; expected 2 by the job's prices")
+    for index, amount in ((0, 10), (0, 3), (1, 6), (3, 1)):
+        forged = [*receipts[:index], replace(receipts[index], amount=amount), *receipts[index + 1 :]]
+        epochs = [build_epoch(0, Totals(), forged)]
+        found = difference(epochs, replace(chain_of(epochs), light=light), prices)
+        assert f"pays {amount}; expected {receipts[index].amount} by the job's prices" in found
+
+
 @given(data=st.data())
 def test_any_altered_receipt_is_found_in_its_epoch(data: st.DataObject) -> None:
     epochs = history()

@@ -87,6 +87,16 @@ def test_an_epoch_of_one_round() -> None:
     )
 
 
+def test_work_on_units_of_light_workers_is_paid_in_part() -> None:
+    one = Book()
+    one.open_job(JOB, JobAccount(Prices(100, 7, 3, segments=4), 1, 1, 1000))
+    one.certified(JOB, 0, certificate(*FIRST), frozenset({A}))
+    epoch = one.draft(0, [(JOB, 1)])
+    # A is light: its unit pays 25 and B's audit of it 1; C's replica of B's unit pays in full.
+    assert epoch.accounts == ((A, 28), (B, 1), (C, 10))
+    assert epoch.jobs == (JobTotal(JOB, 39, True),)
+
+
 def test_the_last_round_settles_the_job() -> None:
     epoch = book().draft(0, [(JOB, 2)])
     assert epoch.accounts == AFTER_BOTH

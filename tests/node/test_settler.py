@@ -34,8 +34,8 @@ from atoll.wire.reasons import Reason
 from atoll.wire.rpc import decode_body, encode_ok, encode_refusal
 from tests.ledger.local_network import POST_TYPE, typed
 
-REGISTRY, TOKEN, JOBS, SETTLEMENT = (bytes([number]) * 20 for number in (0x21, 0x22, 0x23, 0x24))
-ADDRESSES = Addresses(77, REGISTRY, TOKEN, JOBS, SETTLEMENT)
+REGISTRY, TOKEN, JOBS, SETTLEMENT, DEPOSITS = (bytes([number]) * 20 for number in range(0x21, 0x26))
+ADDRESSES = Addresses(77, REGISTRY, TOKEN, JOBS, SETTLEMENT, DEPOSITS)
 JOB, UNIT_0, UNIT_1 = b"\x0a" * 32, b"\x51" * 32, b"\x52" * 32
 KEYS = sorted((AccountKey(bytes([number]) * 32) for number in range(1, 5)), key=lambda key: key.address)
 FIRST, SECOND = KEYS[0].address, KEYS[1].address

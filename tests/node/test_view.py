@@ -12,7 +12,7 @@ from atoll.training.context import Enlistment
 from atoll.wire.eip712 import Verifier
 
 JOB, OTHER = b"\x0a" * 32, b"\x0b" * 32
-A, B, DEVELOPER = (bytes([number]) * 20 for number in (1, 2, 3))
+A, B, DEVELOPER, C = (bytes([number]) * 20 for number in (1, 2, 3, 4))
 MANIFEST, SEED, MODEL, ROOT, RECEIPTS = (bytes([number]) * 32 for number in (0x61, 0x62, 0x63, 0x64, 0x65))
 TIP_A, TIP_B = b"\x71" * 32, b"\x72" * 32
 
@@ -143,11 +143,27 @@ def test_claims_are_cumulative() -> None:
     assert view.claimed == {A: 8, B: 2}
 
 
+def test_deposits_and_what_was_redeemed_of_them() -> None:
+    view = folded(
+        events.Deposited(A, 50, 50),
+        events.Deposited(A, 20, 70),
+        events.Deposited(B, 5, 5),
+        events.WithdrawalRequested(A, 30, 40, 99),
+        events.Redeemed(A, C, 35, 35, 35),
+        events.Redeemed(A, B, 1, 1, 34),
+        events.Redeemed(A, C, 4, 39, 30),
+        events.DepositWithdrawn(A, 0),
+    )
+    assert view.deposits == {A: 30, B: 5}
+    assert view.redeemed == {(A, C): 39, (A, B): 1}
+
+
 @pytest.mark.parametrize(
     "event",
     [
         events.Withdrawn(A, 1),
-        events.Wired(A, B),
+        events.Wired(A, B, C),
+        events.DepositWithdrawn(A, 1),
         events.BondDeposited(A, 1, 1),
         events.BondWithdrawn(A, 1, 0),
         events.BondReleased(0, A, 1),
@@ -161,7 +177,8 @@ def test_events_that_nobody_reads_change_nothing(event: events.Event) -> None:
 def test_every_event_of_the_contracts_can_be_folded() -> None:
     read = {"Transfer", "Registered", "ActiveSet", "Staked", "UnstakeRequested", "ValidatorSet", "Claimed", "Posted"}
     read |= {"TotalPosted", "Opened", "ToppedUp", "Enlisted", "Started", "Certified", "Drawn", "Refunded", "Shortened"}
-    unread = {"Withdrawn", "Wired", "BondDeposited", "BondWithdrawn", "BondReleased"}
+    read |= {"Deposited", "WithdrawalRequested", "Redeemed"}
+    unread = {"Withdrawn", "DepositWithdrawn", "Wired", "BondDeposited", "BondWithdrawn", "BondReleased"}
     assert set(events.KINDS) == read | unread  # a new event needs a decision, and a test
 
 
@@ -188,3 +205,6 @@ def test_what_the_statement_compares_with() -> None:
     assert found.epochs == (ChainEpoch(0, ROOT, RECEIPTS, 2, 5, (JobTotal(JOB, 70, True),)),)
     assert found.claimed == {A: 5}
     assert found.budgets == {JOB: 1000}
+    assert found.light == {JOB: frozenset()}
+    view.fold([events.Enlisted(JOB, A, TIP_A, 33), events.Enlisted(JOB, B, TIP_B, 3)])
+    assert view.chain_view(verifier).light == {JOB: {A}}

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from atoll.errors import BadInput, Refused
+from atoll.errors import BadInput, InternalError, Refused
 from atoll.sim.__main__ import main
 from atoll.sim.faults import Crash, Faults
-from atoll.sim.network import Network
+from atoll.sim.network import Network, Options
 from atoll.sim.scenario import TOKEN, Expect, Scenario, load, material, play, settle
 from atoll.training.committee import UNIT, Row
 from atoll.wire.reasons import Reason
@@ -62,6 +62,24 @@ def test_prices_add_up_by_hand() -> None:
     units, rest = divmod(outcome.paid - duties * TOKEN // 100, TOKEN // 2)
     assert rest == 0
     assert 12 + 3 <= units <= 12 + 6  # halves of a token: two a unit, one an audit; the first round audits everybody
+
+
+def test_light_workers_are_paid_by_their_segments() -> None:
+    """Four nodes, one of them light, one round of two segments a unit: everybody is audited."""
+    outcome = play(Scenario(name="light", nodes=4, rounds=1, light=(2,)), 1)
+    assert outcome.failures == ()
+    units, audits, duties = 3 * TOKEN + TOKEN // 2, 3 * TOKEN // 2 + TOKEN // 4, 3 * TOKEN // 100
+    assert outcome.paid == units + audits + duties
+
+
+def test_payments_that_forget_who_is_light_are_found() -> None:
+    network = Network(material("softmax", 1), 4, Faults(), 1, Options(light=(2,)))
+    history = network.run()
+    assert settle(network, history) > 0
+    light = network.by_index[2].account
+    network.enlisted[light] = replace(network.enlisted[light], roles=1)
+    with pytest.raises(InternalError, match="is owed"):
+        settle(network, history)
 
 
 def test_expectations_that_fail() -> None:

@@ -65,8 +65,8 @@ class Shelf:
         return softmax().x[rows], softmax().y[rows]
 
 
-def unit(index: int = 0, number: int = 0) -> UnitSpec:
-    return UnitSpec(DOMAIN, keccak(b"job"), number, index, ACCOUNTS[index], index, keccak(b"beacon"))
+def unit(index: int = 0, number: int = 0, segments: int = 2) -> UnitSpec:
+    return UnitSpec(DOMAIN, keccak(b"job"), number, index, ACCOUNTS[index], index, keccak(b"beacon"), segments)
 
 
 def vector(state: bytes) -> NDArray[np.int64]:

@@ -84,16 +84,16 @@ def sealed(index: int, body: Body) -> Signed:
     return seal(DOMAIN, body, ACCOUNTS[index], KEYS[index].sign_digest)
 
 
-def states_of(unit: bytes) -> tuple[bytes, ...]:
+def states_of(unit: bytes, segments: int = SEGMENTS) -> tuple[bytes, ...]:
     """What honest work on a unit leads to: the same for the worker and its auditor."""
-    return (MODEL, *(keccak(unit + bytes([segment])) for segment in range(1, SEGMENTS + 1)))
+    return (MODEL, *(keccak(unit + bytes([segment])) for segment in range(1, segments + 1)))
 
 
 def honest(account: bytes, effect: Effect) -> Event | None:
     """The results of honest work by everybody."""
     match effect:
         case Train(unit=unit):
-            return Trained(unit.id, states_of(unit.id), keccak(b"update" + unit.id))
+            return Trained(unit.id, states_of(unit.id, unit.segments), keccak(b"update" + unit.id))
         case Examine(key=key):
             return Examined(key, 0)
         case Rerun(unit=unit):

@@ -62,6 +62,17 @@ def test_the_lazy_do_half() -> None:
     assert found.states == (honest.states[0], honest.states[1], honest.states[1])
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_claims_about_a_light_unit(name: str) -> None:
+    shelf, small = Shelf(), unit(segments=1)
+    found = run(attack(name, shelf.bench, small, shelf.model, OTHERS))
+    assert len(found.states) == 2
+    opened = Reveal(keccak(b"job"), 0, found.unit, found.states, found.update, bytes(32))
+    replay = run(shelf.bench.carry_out(Rerun(small, opened), shelf.model, OTHERS))
+    assert isinstance(replay, Replayed)
+    assert replay.segment == 1  # half of one segment is none
+
+
 def test_an_unknown_attack() -> None:
     shelf = Shelf()
     with pytest.raises(BadSetting, match=r"'clever' is not an attack.*random, lazy"):

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 
 from atoll.training.committee import AUDIT, REPLICA, UNIT, VALIDATION, CertifyPayload
-from atoll.training.events import Effect, Event, Examine, Examined, Received, Rerun, Train, Trained
+from atoll.training.context import LIGHT, VALIDATOR, WORKER, RoundContext
+from atoll.training.events import (
+    Effect,
+    Event,
+    Examine,
+    Examined,
+    Judge,
+    Judged,
+    Received,
+    Replayed,
+    Rerun,
+    Train,
+    Trained,
+)
 from atoll.training.round import Round
 from atoll.training.verdict import NOT_OPENED
 from atoll.wire.hashing import ZERO_HASH, keccak
@@ -27,7 +41,7 @@ from atoll.wire.messages import (
 )
 from atoll.wire.reasons import Reason
 
-from .lab import ACCOUNTS, MODEL, Lab, context, honest, member, sealed, states_of, unit_of
+from .lab import ACCOUNTS, MODEL, Lab, context, enlistment, honest, member, sealed, states_of, unit_of
 
 
 def certificate(lab: Lab) -> CertifyPayload:
@@ -106,6 +120,76 @@ def test_low_rates_audit_few() -> None:
     lab = Lab(context(rates=dict.fromkeys(ACCOUNTS[:6], 0)), 6).begin()
     assert reasons(lab, UNIT) == dict.fromkeys(range(6), Reason.OK)
     assert reasons(lab, AUDIT) == {}
+
+
+# -- light workers -----------------------------------------------------------------------------------------------
+LIGHT_ONES = (3, 5)
+
+
+def with_light(**changes: object) -> RoundContext:
+    """Six nodes, two of them light workers and nothing else; the others are the committee."""
+    base = context(committee=3)
+    roles = {ACCOUNTS[index]: enlistment(ACCOUNTS[index], WORKER | LIGHT) for index in LIGHT_ONES}
+    return replace(base, enlisted={**base.enlisted, **roles}, **changes)  # type: ignore[arg-type]
+
+
+def test_units_of_light_workers_have_one_segment() -> None:
+    shared = with_light()
+    units = {unit.account: unit for unit in shared.units}
+    assert [units[account].segments for account in ACCOUNTS[:6]] == [2, 2, 2, 1, 2, 1]
+    full = {unit.account: unit for unit in context(committee=3).units}
+    assert {unit.id for unit in units.values()} == {unit.id for unit in full.values()}  # the id does not bind it
+    odd = replace(shared, enlisted={**shared.enlisted, ACCOUNTS[0]: enlistment(ACCOUNTS[0], VALIDATOR | LIGHT)})
+    assert ACCOUNTS[0] not in {unit.account for unit in odd.units}  # the flag alone makes nobody a worker
+    one = replace(shared, segments=1)
+    assert [unit.segments for unit in one.units] == [1] * 6
+
+
+def test_light_workers_and_others_check_one_another() -> None:
+    lab = Lab(with_light(), 6).begin()
+    assert reasons(lab, UNIT) == dict.fromkeys(range(6), Reason.OK)
+    assert reasons(lab, AUDIT) == dict.fromkeys(range(6), Reason.OK)  # whoever audits follows the unit's segments
+    shown = {s.body.unit: s.body.states for _, s in lab.said if isinstance(s.body, Reveal)}
+    audits = {s.body.unit: s.body.states for _, s in lab.said if isinstance(s.body, AuditReveal)}
+    for unit in lab.rounds[0].units.values():
+        expected = 2 if ACCOUNTS.index(unit.account) in LIGHT_ONES else 3
+        assert len(shown[unit.id]) == len(audits[unit.id]) == expected
+
+
+@pytest.mark.parametrize("index", [3, 2])
+def test_a_unit_has_exactly_its_own_number_of_states(index: int) -> None:
+    """A light worker that opens a full unit's states, and a worker that opens a light one's."""
+    count = 3 if index in LIGHT_ONES else 2
+    states = (MODEL, *(keccak(b"state %d" % number) for number in range(1, count)))
+    lab = Lab(with_light(), 6, answer=_claims(index, states)).begin()  # type: ignore[arg-type]
+    assert reasons(lab, UNIT)[index] is Reason.COMMIT_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("segment", "judged", "worker", "replica"),
+    [
+        (0, False, Reason.OK, Reason.OK),
+        (1, True, Reason.SEGMENT_MISMATCH, Reason.OK),
+        (2, True, Reason.UPDATE_MISMATCH, Reason.OK),  # the one after the last stands for the update
+        (3, True, Reason.UNSETTLED, Reason.UNSETTLED),  # a light unit has no such segment
+    ],
+)
+def test_disputes_about_light_units(segment: int, judged: bool, worker: Reason, replica: Reason) -> None:
+    def answer(account: bytes, effect: Effect) -> Event | None:
+        light = getattr(effect, "unit", None) is not None and getattr(effect.unit, "account", b"") == ACCOUNTS[3]  # type: ignore[union-attr]
+        if isinstance(effect, Train) and effect.audit and light:
+            return Trained(effect.unit.id, states_of(b"other", 1), keccak(b"other"))
+        if isinstance(effect, Examine) and light:
+            return Examined(effect.key, 255)
+        if isinstance(effect, Rerun):
+            return Replayed(effect.unit.id, segment, ZERO_HASH)
+        if isinstance(effect, Judge):
+            return Judged(effect.key, judged)
+        return honest(account, effect)
+
+    lab = Lab(with_light(), 6, answer=answer).begin()
+    assert reasons(lab, UNIT)[3] is worker
+    assert set(reasons(lab, REPLICA).values()) == {replica}
 
 
 # -- liars -------------------------------------------------------------------------------------------------------

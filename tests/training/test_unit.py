@@ -21,7 +21,7 @@ WORKERS = [bytes.fromhex(worker) for worker in VECTOR["workers"]]
 
 
 def _units() -> list[UnitSpec]:
-    return assign_units(DOMAIN, JOB, VECTOR["round"], BEACON, WORKERS, VECTOR["shards"])
+    return assign_units(DOMAIN, JOB, VECTOR["round"], BEACON, WORKERS, VECTOR["shards"], [4] * len(WORKERS))
 
 
 def test_vector_of_the_assignment() -> None:
@@ -69,7 +69,8 @@ def test_a_unit_id_binds_every_field(change: dict) -> None:
 @settings(max_examples=40)
 @given(workers=st.integers(0, 30), shards=st.integers(1, 12))
 def test_shards_are_dealt_evenly(workers: int, shards: int) -> None:
-    units = assign_units(DOMAIN, JOB, 0, BEACON, [bytes([i]) * 20 for i in range(workers)], shards)
+    units = assign_units(DOMAIN, JOB, 0, BEACON, [bytes([i]) * 20 for i in range(workers)], shards, range(workers))
+    assert [unit.segments for unit in units] == list(range(workers))
     counts = np.bincount([unit.shard for unit in units], minlength=shards)
     assert len(counts) == shards
     assert counts.max() - counts.min() <= 1
@@ -78,15 +79,18 @@ def test_shards_are_dealt_evenly(workers: int, shards: int) -> None:
 
 def test_another_round_deals_otherwise() -> None:
     workers = [bytes([i]) * 20 for i in range(12)]
-    dealt = [[u.shard for u in assign_units(DOMAIN, JOB, number, BEACON, workers, 12)] for number in range(2)]
+    fours = [4] * 12
+    dealt = [[u.shard for u in assign_units(DOMAIN, JOB, number, BEACON, workers, 12, fours)] for number in range(2)]
     assert dealt[0] != dealt[1]
 
 
 def test_what_cannot_be_assigned() -> None:
     with pytest.raises(ValueError, match="one shard"):
-        assign_units(DOMAIN, JOB, 0, BEACON, WORKERS, 0)
+        assign_units(DOMAIN, JOB, 0, BEACON, WORKERS, 0, [4] * len(WORKERS))
     with pytest.raises(ValueError, match="one unit"):
-        assign_units(DOMAIN, JOB, 0, BEACON, [WORKERS[0], WORKERS[0]], 2)
+        assign_units(DOMAIN, JOB, 0, BEACON, [WORKERS[0], WORKERS[0]], 2, [4, 4])
+    with pytest.raises(ValueError, match="shorter"):
+        assign_units(DOMAIN, JOB, 0, BEACON, WORKERS, 2, [4])
 
 
 @settings(max_examples=40)

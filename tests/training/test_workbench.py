@@ -106,6 +106,14 @@ def test_training_is_the_graph_on_the_units_batches() -> None:
     assert np.linalg.norm(end - expected) < 1e-4 * np.linalg.norm(end - vector(softmax().initial))
 
 
+def test_a_light_unit_is_the_first_segment_of_the_full_one() -> None:
+    shelf, found = trained()
+    light = run(shelf.bench.train(unit(segments=1), shelf.model, OTHERS))
+    assert light.unit == found.unit
+    assert light.states == found.states[:2]
+    assert shelf.blobs[light.update] == update_by_hand(shelf.blobs[found.states[1]], softmax().initial)
+
+
 def test_training_repeats_to_the_bit_and_differs_from_unit_to_unit() -> None:
     shelf, found = trained()
     assert run(shelf.bench.train(unit(), shelf.model, OTHERS)) == found
@@ -238,6 +246,33 @@ def test_a_replay_of_what_is_not_there() -> None:
 
 def _with_nan(state: bytes) -> bytes:
     return state[:-4] + np.array([np.nan], "<f4").tobytes()
+
+
+def test_a_replay_of_a_light_unit() -> None:
+    shelf, _ = trained()
+    small = unit(segments=1)
+    found = run(shelf.bench.train(small, shelf.model, OTHERS))
+
+    def segment_of(opened: Reveal) -> int:
+        event = run(shelf.bench.carry_out(Rerun(small, opened), shelf.model, OTHERS))
+        assert isinstance(event, Replayed)
+        return event.segment
+
+    assert segment_of(reveal(found)) == 0
+    false_state = shelf.keep(moved(shelf.blobs[found.states[1]], softmax().initial, 0.002))
+    assert segment_of(reveal(found, states=(shelf.model, false_state))) == 1
+    lie = shelf.keep(update_by_hand(moved(shelf.blobs[found.states[1]], softmax().initial, 0.3), softmax().initial))
+    assert segment_of(reveal(found, update=lie)) == 2
+
+    def guilty(opened: Reveal, segment: int, *replicas: bytes) -> bool | None:
+        named = tuple(zip(ACCOUNTS[1:], replicas, strict=False))
+        event = run(shelf.bench.carry_out(Judge(KEY, small, opened, segment, named), shelf.model, OTHERS))
+        assert isinstance(event, Judged)
+        return event.guilty
+
+    assert guilty(reveal(found, update=lie), 2, ZERO_HASH) is True
+    assert guilty(reveal(found), 2, ZERO_HASH) is False
+    assert guilty(reveal(found, states=(shelf.model, false_state)), 1, found.states[1], found.states[1]) is True
 
 
 # -- judging -----------------------------------------------------------------------------------------------------

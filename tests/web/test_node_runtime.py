@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,28 +18,6 @@ from tests.graph.batches import Array, batches, first_tensors
 HERE = Path(__file__).parent
 STEPS = 20
 BOUND = 1e-3  # relative L2 of everything that changed, after so many steps
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Path:
-    """The folder with ONNX Runtime Web in it, as the lockfile says."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("needs Node.js: node and npm are not on the PATH")
-    if not _is_installed():
-        subprocess.run(
-            ["npm", "ci", "--silent", "--no-fund", "--no-audit", "--ignore-scripts"],
-            cwd=HERE,
-            check=True,
-            timeout=240,
-        )
-    return HERE
-
-
-def _is_installed() -> bool:
-    """npm keeps a copy of the lockfile beside what it installed."""
-    made = HERE / "node_modules" / ".package-lock.json"
-    return made.exists() and made.stat().st_mtime >= (HERE / "package-lock.json").stat().st_mtime
 
 
 def native(zoo: JobFile, x: Array, y: Array) -> tuple[dict[str, Array], Array]:
@@ -79,8 +56,5 @@ def test_in_node(name: str, runtime: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_in_headless_chromium(runtime: Path, tmp_path: Path) -> None:
-    chromium = next((path for path in map(shutil.which, CHROMIUM) if path), None)
-    if chromium is None:
-        pytest.skip("needs a browser: chromium is not on the PATH")
+def test_in_headless_chromium(runtime: Path, chromium: str, tmp_path: Path) -> None:
     compare(load_zoo("cnn"), tmp_path, "browser.mjs", chromium)

@@ -17,3 +17,9 @@ def test_shallow(text: bytes) -> None:
 @pytest.mark.parametrize("text", [b"[" * 65, b"[" * 100_000, b'{"a":' * 65, b'["]]]]",' * 65, b'["\\"]]",' * 65])
 def test_deep(text: bytes) -> None:
     assert not is_shallow(text)
+
+
+def test_a_string_without_an_end_is_read_once() -> None:
+    """Each escaped quote could begin another search for the end: a megabyte of them would take hours."""
+    for end in (b"", b"\\", b"\\\n"):
+        assert is_shallow(b'"' + b'\\"' * 500_000 + end)

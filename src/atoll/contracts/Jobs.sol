@@ -63,6 +63,7 @@ contract Jobs is Paying, EIP712 {
         "Certificate(bytes32 job,uint32 round,uint32 attempt,bytes32 lockRoot,bytes32 verdictRoot,bytes32 modelRoot,"
         "bytes32 committee,bytes32 nextCommittee,bool last)"
     );
+    bytes32 private constant ENLIST = keccak256("Enlist(bytes32 job,address account,bytes32 tip)");
 
     event Opened(
         bytes32 indexed job,
@@ -106,6 +107,8 @@ contract Jobs is Paying, EIP712 {
     error NotANode(address account);
     /// @notice The account enlisted before; the tip of its hash chain cannot be changed.
     error AlreadyEnlisted(address account);
+    /// @notice The account did not sign this enlistment.
+    error WrongAccount(address account, address signer);
     /// @notice A hash chain's tip cannot be zero.
     error NoTip();
     /// @notice The job was started before.
@@ -224,19 +227,18 @@ contract Jobs is Paying, EIP712 {
 
     /// @notice Offer oneself to a job, once, with the tip of a hash chain whose preimages become beacons.
     function enlist(bytes32 job, bytes32 tip) external {
-        Job storage self = _running(job);
-        if (self.certified == self.rounds) revert AllCertified(job);
-        if (!registry.isActive(msg.sender)) revert NotANode(msg.sender);
-        if (tip == 0) revert NoTip();
-        Enlistment storage mine = _enlistments[job][msg.sender];
-        if (mine.place != 0) revert AlreadyEnlisted(msg.sender);
-        _enlisted[job].push(msg.sender);
-        mine.tip = tip;
-        mine.place = uint32(_enlisted[job].length);
-        mine.validator = registry.isValidator(msg.sender);
-        uint8 roles = registry.node(msg.sender).roles;
-        if (!mine.validator) roles &= ~registry.VALIDATOR();
-        emit Enlisted(job, msg.sender, tip, roles);
+        _enlist(job, msg.sender, tip);
+    }
+
+    /// @notice Do the same for an account that signed it; anyone may. An account enlists once, so the signature counts
+    /// once.
+    /// @param account who offers itself
+    /// @param signature 65 bytes, the account's under the enlistment
+    function enlistFor(bytes32 job, address account, bytes32 tip, bytes calldata signature) external {
+        bytes32 inner = keccak256(abi.encode(ENLIST, job, account, tip));
+        address signer = ECDSA.recover(_hashTypedDataV4(inner), signature);
+        if (signer != account) revert WrongAccount(account, signer);
+        _enlist(job, account, tip);
     }
 
     /// @notice Name the committee of the first round and begin; by the developer, once.
@@ -338,6 +340,22 @@ contract Jobs is Paying, EIP712 {
     /// @notice The EIP-712 digest that the members of a committee sign.
     function digest(Certificate calldata c) public view returns (bytes32) {
         return _hashTypedDataV4(keccak256(abi.encode(CERTIFICATE, c)));
+    }
+
+    function _enlist(bytes32 job, address account, bytes32 tip) private {
+        Job storage self = _running(job);
+        if (self.certified == self.rounds) revert AllCertified(job);
+        if (!registry.isActive(account)) revert NotANode(account);
+        if (tip == 0) revert NoTip();
+        Enlistment storage theirs = _enlistments[job][account];
+        if (theirs.place != 0) revert AlreadyEnlisted(account);
+        _enlisted[job].push(account);
+        theirs.tip = tip;
+        theirs.place = uint32(_enlisted[job].length);
+        theirs.validator = registry.isValidator(account);
+        uint8 roles = registry.node(account).roles;
+        if (!theirs.validator) roles &= ~registry.VALIDATOR();
+        emit Enlisted(job, account, tip, roles);
     }
 
     function _get(bytes32 job) private view returns (Job storage self) {

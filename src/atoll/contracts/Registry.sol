@@ -2,15 +2,17 @@
 pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Paying} from "./Paying.sol";
 
 /// @title Who takes part: nodes, the roles that they take, where they can be reached, and what they stake.
 /// @notice This address is the root of a network: the token, the job escrow and the settlement are found through it.
 /// Nodes are keyed by their account. The endpoint id is only stored: peers check that the Ed25519 key behind it signed
 /// the account (`binding`), which the EVM cannot do cheaply, so claiming somebody else's endpoint id gains nothing.
-/// @dev Nobody has powers over the nodes. The deployer names the other two contracts once. Stake that is on its way out
+/// @dev Nobody has powers over the nodes. The deployer names the other contracts once. Stake that is on its way out
 /// stays here for `unstakeDelay`, so that slashing, when it comes, still finds it.
-contract Registry is Paying {
+contract Registry is Paying, EIP712 {
     /// @notice Everything that is known about a node.
     struct Node {
         bytes32 endpointId;
@@ -28,6 +30,8 @@ contract Registry is Paying {
     uint8 public constant VALIDATOR = 2;
     uint256 private constant MAX_HINTS = 256;
     uint256 private constant BINDING_BYTES = 64;
+    bytes32 private constant REGISTRATION =
+        keccak256("Registration(address account,bytes32 endpointId,uint8 roles,bytes32 hints,uint256 nonce)");
 
     event Registered(address indexed account, bytes32 indexed endpointId, uint8 roles, string hints, bytes binding);
     event ActiveSet(address indexed account, bool active);
@@ -35,7 +39,7 @@ contract Registry is Paying {
     event UnstakeRequested(address indexed account, uint256 amount, uint256 stake, uint64 withdrawableAt);
     event Withdrawn(address indexed account, uint256 amount);
     event ValidatorSet(address indexed account, bool validator, uint256 validators);
-    event Wired(address jobs, address settlement);
+    event Wired(address jobs, address settlement, address deposits);
 
     /// @notice Only the account that deployed the registry may name the other contracts.
     error NotDeployer(address caller);
@@ -49,6 +53,8 @@ contract Registry is Paying {
     error HintsTooLong(uint256 length, uint256 limit);
     /// @notice The binding must be one Ed25519 signature.
     error BadBinding(uint256 length, uint256 expected);
+    /// @notice The account did not sign this registration with its present nonce.
+    error WrongAccount(address account, uint256 nonce, address signer);
     /// @notice The account is not in the registry; register it first.
     error NotRegistered(address account);
     /// @notice The account has less at stake than it asks back.
@@ -68,6 +74,11 @@ contract Registry is Paying {
     address public jobs;
     /// @notice The settlement of this network.
     address public settlement;
+    /// @notice The deposits of this network, out of which services are paid.
+    address public deposits;
+    /// @notice How many times the account's entry was written, by itself or by signature. A signed registration counts
+    /// for one nonce only.
+    mapping(address account => uint256) public nonces;
     /// @notice How many accounts are validators now: registered as such, active, and with enough at stake.
     uint256 public validatorCount;
     /// @notice Whether the account is one of them.
@@ -76,19 +87,20 @@ contract Registry is Paying {
     mapping(address account => Node) private _nodes;
     address[] private _accounts;
 
-    constructor(IERC20 token_, uint256 minStake_, uint64 unstakeDelay_) Paying(token_) {
+    constructor(IERC20 token_, uint256 minStake_, uint64 unstakeDelay_) Paying(token_) EIP712("Atoll", "1") {
         minStake = minStake_;
         unstakeDelay = unstakeDelay_;
         _deployer = msg.sender;
     }
 
-    /// @notice Name the other two contracts of the network, once.
-    function wire(address jobs_, address settlement_) external {
+    /// @notice Name the other contracts of the network, once.
+    function wire(address jobs_, address settlement_, address deposits_) external {
         if (msg.sender != _deployer) revert NotDeployer(msg.sender);
         if (jobs != address(0)) revert AlreadyWired();
         jobs = jobs_;
         settlement = settlement_;
-        emit Wired(jobs_, settlement_);
+        deposits = deposits_;
+        emit Wired(jobs_, settlement_, deposits_);
     }
 
     /// @notice Join, or change what is registered. A node that joins is active.
@@ -97,22 +109,29 @@ contract Registry is Paying {
     /// @param hints where it can be reached, at most 256 bytes
     /// @param binding the endpoint key's signature over the account, 64 bytes
     function register(bytes32 endpointId, uint8 roles, string calldata hints, bytes calldata binding) external {
-        if (endpointId == 0) revert NoEndpoint();
-        if (roles == 0) revert NoRoles();
-        if (bytes(hints).length > MAX_HINTS) revert HintsTooLong(bytes(hints).length, MAX_HINTS);
-        if (binding.length != BINDING_BYTES) revert BadBinding(binding.length, BINDING_BYTES);
-        Node storage self = _nodes[msg.sender];
-        if (self.registeredAt == 0) {
-            self.registeredAt = uint64(block.timestamp);
-            self.active = true;
-            _accounts.push(msg.sender);
-        }
-        self.endpointId = endpointId;
-        self.roles = roles;
-        self.hints = hints;
-        self.binding = binding;
-        emit Registered(msg.sender, endpointId, roles, hints, binding);
-        _count(self);
+        ++nonces[msg.sender];
+        _register(msg.sender, endpointId, roles, hints, binding);
+    }
+
+    /// @notice Do the same for an account that signed it; anyone may. Useful to those without coins.
+    /// @dev The binding is not signed: it is the endpoint key's word, and peers check it. Whoever sends the signature
+    /// first with a broken binding spends the nonce, no more; the account then signs again.
+    /// @param account whose entry it is
+    /// @param signature 65 bytes, the account's under the registration with `nonces(account)`
+    function registerFor(
+        address account,
+        bytes32 endpointId,
+        uint8 roles,
+        string calldata hints,
+        bytes calldata binding,
+        bytes calldata signature
+    ) external {
+        uint256 nonce = nonces[account]++;
+        bytes32 inner =
+            keccak256(abi.encode(REGISTRATION, account, endpointId, roles, keccak256(bytes(hints)), nonce));
+        address signer = ECDSA.recover(_hashTypedDataV4(inner), signature);
+        if (signer != account) revert WrongAccount(account, nonce, signer);
+        _register(account, endpointId, roles, hints, binding);
     }
 
     /// @notice Leave (false) or come back (true); the stake stays where it is.
@@ -121,7 +140,7 @@ contract Registry is Paying {
         if (self.registeredAt == 0) revert NotRegistered(msg.sender);
         self.active = active;
         emit ActiveSet(msg.sender, active);
-        _count(self);
+        _count(msg.sender, self);
     }
 
     /// @notice Put tokens at stake; they must be approved for this contract.
@@ -130,7 +149,7 @@ contract Registry is Paying {
         Node storage self = _nodes[msg.sender];
         self.stake += amount;
         emit Staked(msg.sender, amount, self.stake);
-        _count(self);
+        _count(msg.sender, self);
     }
 
     /// @notice Approve by signature and put tokens at stake in one transaction.
@@ -148,7 +167,7 @@ contract Registry is Paying {
         self.unstaking += amount;
         self.withdrawableAt = uint64(block.timestamp) + unstakeDelay;
         emit UnstakeRequested(msg.sender, amount, self.stake, self.withdrawableAt);
-        _count(self);
+        _count(msg.sender, self);
     }
 
     /// @notice Receive what was asked back, once the delay is over.
@@ -203,11 +222,36 @@ contract Registry is Paying {
         return _nodes[account].active;
     }
 
-    function _count(Node storage self) private {
+    function _register(
+        address account,
+        bytes32 endpointId,
+        uint8 roles,
+        string calldata hints,
+        bytes calldata binding
+    ) private {
+        if (endpointId == 0) revert NoEndpoint();
+        if (roles == 0) revert NoRoles();
+        if (bytes(hints).length > MAX_HINTS) revert HintsTooLong(bytes(hints).length, MAX_HINTS);
+        if (binding.length != BINDING_BYTES) revert BadBinding(binding.length, BINDING_BYTES);
+        Node storage self = _nodes[account];
+        if (self.registeredAt == 0) {
+            self.registeredAt = uint64(block.timestamp);
+            self.active = true;
+            _accounts.push(account);
+        }
+        self.endpointId = endpointId;
+        self.roles = roles;
+        self.hints = hints;
+        self.binding = binding;
+        emit Registered(account, endpointId, roles, hints, binding);
+        _count(account, self);
+    }
+
+    function _count(address account, Node storage self) private {
         bool now_ = self.active && self.roles & VALIDATOR != 0 && self.stake >= minStake;
-        if (now_ == isValidator[msg.sender]) return;
-        isValidator[msg.sender] = now_;
+        if (now_ == isValidator[account]) return;
+        isValidator[account] = now_;
         validatorCount = now_ ? validatorCount + 1 : validatorCount - 1;
-        emit ValidatorSet(msg.sender, now_, validatorCount);
+        emit ValidatorSet(account, now_, validatorCount);
     }
 }

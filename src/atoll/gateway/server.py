@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from atoll.errors import BadSetting, PortInUse
+from atoll.gateway import pages, tabs
+from atoll.gateway.guard import Guard
 
 if TYPE_CHECKING:
     from atoll.node.daemon import Node
@@ -35,7 +38,7 @@ class Gateway:
         listener = listen(host.strip("[]"), int(port))
         self._node.page = page_url(host.strip("[]"), int(listener.getsockname()[1]))
         settings = uvicorn.Config(
-            self.app(), log_config=None, log_level="critical", access_log=False, lifespan="off",
+            self.app(host.strip("[]")), log_config=None, log_level="critical", access_log=False, lifespan="off",
             ws="websockets-sansio", ws_max_size=WEBSOCKET_FRAME, server_header=False, timeout_graceful_shutdown=1,
             limit_concurrency=MAX_CONNECTIONS,
         )  # fmt: skip
@@ -48,9 +51,10 @@ class Gateway:
             await asyncio.gather(serving, return_exceptions=True)
             listener.close()
 
-    def app(self) -> Starlette:
-        """All routes behind one guard."""
-        return Starlette(routes=[])
+    def app(self, host: str = "") -> Starlette:
+        """All routes behind one guard; `host` is a name under which this device is reached, beside the usual ones."""
+        guard = Middleware(Guard, allowed_hosts=[host] if host else [])
+        return Starlette(routes=[*tabs.routes(self._node), *pages.routes(self._node)], middleware=[guard])
 
 
 class _Server(uvicorn.Server):

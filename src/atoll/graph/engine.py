@@ -25,7 +25,7 @@ from atoll.graph.frames import Array, Header
 from atoll.graph.session import NEXT, Evaluation, Frozen, Pace, TrainResult
 
 # What the child may know of our environment: where to find Python and its packages, nothing else.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "LANG", "TMPDIR", "TEMP")
+ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "LANG", "TMPDIR", "TEMP")
 _STREAM_BUFFER = 1 << 20
 _START_SECONDS = 60
 _STDERR_TAIL = 2_000
@@ -204,7 +204,7 @@ class _Child:
 
 async def _start(limits: EngineLimits) -> _Child:
     """A child that has loaded ONNX Runtime; raises EngineFailed if it cannot start."""
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     arguments = (limits.memory_bytes, limits.cpu_seconds, limits.threads)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "atoll.graph.session", *map(str, arguments)),
@@ -214,7 +214,7 @@ async def _start(limits: EngineLimits) -> _Child:
         limit=_STREAM_BUFFER,
         env={**environment, "OMP_NUM_THREADS": str(limits.threads)},
     )
-    child = _Child(process, asyncio.create_task(_tail(process)), limits)
+    child = _Child(process, asyncio.create_task(tail(process)), limits)
     started = False
     try:
         await child.exchange(frames.encode(Header(method="start"), {}), _START_SECONDS)
@@ -241,9 +241,9 @@ async def _write_and_read(child: Process, parts: list[bytes | memoryview]) -> tu
     return frames.decode(packed, await child.stdout.readexactly(body_length))
 
 
-async def _tail(child: Process) -> bytes:
+async def tail(child: Process) -> bytes:
     """The end of what the child prints to its standard error, read until it closes."""
-    tail = b""
+    found = b""
     while child.stderr and (chunk := await child.stderr.read(4096)):
-        tail = (tail + chunk)[-_STDERR_TAIL:]
-    return tail
+        found = (found + chunk)[-_STDERR_TAIL:]
+    return found

@@ -25,14 +25,14 @@ WARM_GRAPH = bytes.fromhex(
 )
 
 
-def lock_down(memory_bytes: int) -> None:
-    """From now on: no new files or sockets, no file grows, no core dump, at most `memory_bytes` more memory."""
+def lock_down(memory_bytes: int, files: int = 0) -> None:
+    """From now on: at most `files` new files or sockets, no file grows, no core dump, `memory_bytes` more memory."""
     if resource is None:
         return
     _limit("RLIMIT_DATA", _base() + memory_bytes)
     _limit("RLIMIT_FSIZE", 0)
     _limit("RLIMIT_CORE", 0)
-    _limit("RLIMIT_NOFILE", _first_free_descriptor())
+    _limit("RLIMIT_NOFILE", _first_free_descriptor() + files)
 
 
 def allow_cpu(seconds: int) -> None:

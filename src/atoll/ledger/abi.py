@@ -17,7 +17,7 @@ from eth_abi.exceptions import DecodingError
 
 from atoll.wire.hashing import keccak
 
-CONTRACTS = ("Token", "Registry", "Jobs", "Settlement")
+CONTRACTS = ("Token", "Registry", "Jobs", "Settlement", "Deposits")
 _PANICS = {
     0x01: "an assertion failed",
     0x11: "an arithmetic overflow",

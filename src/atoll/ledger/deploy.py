@@ -16,12 +16,13 @@ from atoll.wire.identity import AccountKey
 COIN = 10**18
 SUPPLY = 10**9 * COIN
 DAY = 24 * 3600
-GAS = 9_000_000
-"""What all transactions of a deployment take together, with a margin (7.0 million measured)."""
+GAS = 11_000_000
+"""What all transactions of a deployment take together, with a margin (8.8 million measured)."""
 
 # Until an epoch's window is over nobody is paid, but nobody can be cheated either: a day is enough for one honest
 # validator to look. Stake stays longer than any window, and a job's budget longer than its last epoch needs.
-TERMS = Terms(min_stake=100 * COIN, unstake_delay=7 * DAY, bond=50 * COIN, window=DAY, grace=7 * DAY)
+# A day is also enough to redeem a voucher whose payer leaves.
+TERMS = Terms(100 * COIN, unstake_delay=7 * DAY, bond=50 * COIN, window=DAY, grace=7 * DAY, deposit_delay=DAY)
 """What a network on a chain of its own choosing is set up with, unless somebody says otherwise."""
 
 Send = Callable[[str, bytes, bytes], bytes]
@@ -37,10 +38,10 @@ class Deployed:
     gas_by_call: dict[str, GasUse]
 
 
-def build(send: Send, owner: bytes, terms: Terms, supply: int = SUPPLY) -> tuple[bytes, bytes, bytes, bytes]:
+def build(send: Send, owner: bytes, terms: Terms, supply: int = SUPPLY) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """Deploy the contracts in order and wire them; `owner` receives the whole supply of tokens, in base units.
 
-    Returns the addresses of registry, token, jobs and settlement (as `Addresses` has them).
+    Returns the addresses of registry, token, jobs, settlement and deposits (as `Addresses` has them).
     """
     token = send("Token", b"", abi.deployment("Token", _hex(owner), supply))
     registry = send("Registry", b"", abi.deployment("Registry", _hex(token), terms.min_stake, terms.unstake_delay))
@@ -48,8 +49,10 @@ def build(send: Send, owner: bytes, terms: Terms, supply: int = SUPPLY) -> tuple
     settlement = send(
         "Settlement", b"", abi.deployment("Settlement", _hex(registry), _hex(jobs), terms.bond, terms.window)
     )
-    send("Registry.wire", registry, abi.call_data("Registry", "wire", _hex(jobs), _hex(settlement)))
-    return registry, token, jobs, settlement
+    deposits = send("Deposits", b"", abi.deployment("Deposits", _hex(token), terms.deposit_delay))
+    wired = _hex(jobs), _hex(settlement), _hex(deposits)
+    send("Registry.wire", registry, abi.call_data("Registry", "wire", *wired))
+    return registry, token, jobs, settlement, deposits
 
 
 def deploy(link: Link, key: AccountKey, terms: Terms = TERMS, supply: int = SUPPLY) -> Deployed:

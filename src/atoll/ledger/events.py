@@ -88,6 +88,7 @@ class Wired(Event):
 
     jobs: bytes
     settlement: bytes
+    deposits: bytes
 
 
 # Jobs
@@ -233,6 +234,45 @@ class Claimed(Event):
     account: bytes
     amount: int
     cumulative: int
+
+
+# Deposits
+@dataclass(frozen=True)
+class Deposited(Event):
+    """A payer deposited tokens; `deposit` is the new sum that is not on its way out."""
+
+    account: bytes
+    amount: int
+    deposit: int
+
+
+@dataclass(frozen=True)
+class WithdrawalRequested(Event):
+    """A part of a deposit is on its way out; `deposit` is what is not."""
+
+    account: bytes
+    amount: int
+    deposit: int
+    withdrawable_at: int
+
+
+@dataclass(frozen=True)
+class DepositWithdrawn(Event):
+    """A part of a deposit went back to its owner."""
+
+    account: bytes
+    amount: int
+
+
+@dataclass(frozen=True)
+class Redeemed(Event):
+    """A payee was paid out of a payer's deposit; `cumulative` is what it has received, `deposit` what is left."""
+
+    payer: bytes
+    payee: bytes
+    amount: int
+    cumulative: int
+    deposit: int
 
 
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}

@@ -21,6 +21,7 @@ class Addresses:
     token: bytes
     jobs: bytes
     settlement: bytes
+    deposits: bytes
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Terms:
     bond: int
     window: int
     grace: int
+    deposit_delay: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,18 @@ class Enlistment:
     account: bytes
     tip: bytes
     place: int
+
+
+@dataclass(frozen=True)
+class DepositRecord:
+    """What a payer has deposited: `amount`, and what is on its way out, `leaving`, from `withdrawable_at` on its own.
+
+    Vouchers are paid out of both.
+    """
+
+    amount: int
+    leaving: int
+    withdrawable_at: int
 
 
 @dataclass(frozen=True)

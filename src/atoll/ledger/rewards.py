@@ -1,6 +1,7 @@
 """From the outcome of a round to its receipts, and from a budget to the rounds that it can pay for.
 
-Pay is linear in verified work, so an account gains nothing by splitting itself. A round starts only when the job's
+Pay is linear in verified work, so an account gains nothing by splitting itself: a light unit has one segment of the S
+of a full one and pays, like every check of it, the price // S. A round starts only when the job's
 escrow can pay for it in the worst case; hence a certified round is always paid in full, and no rule for sharing a
 shortage is needed.
 """
@@ -8,6 +9,7 @@ shortage is needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from atoll.errors import BadSetting, EmptyBudget, Refused
@@ -21,33 +23,44 @@ Work = tuple[bytes, bytes, int]
 
 @dataclass(frozen=True)
 class Prices:
-    """What a job pays, in base units: per trained unit, per audit or replica, per validator and round."""
+    """What a job pays, in base units: per trained unit, per audit or replica, per validator and round.
+
+    `segments` is how many a full unit has: what is done on a light unit pays that part of the price, rounded down.
+    """
 
     unit_price: int
     audit_price: int
     validator_price: int
+    segments: int = 1
 
     def __post_init__(self) -> None:
         for name in ("unit_price", "audit_price", "validator_price"):
             value = getattr(self, name)
             if not 0 <= value <= MAX_AMOUNT:
                 raise BadSetting(f"{name} is {value}; it must lie between 0 and {MAX_AMOUNT} base units.")
+        if self.segments < 1:
+            raise BadSetting(f"A unit of {self.segments} segments cannot be priced; it has at least one.")
 
-    def of(self, kind: int) -> int:
-        """Price of one accepted piece of work of this kind."""
-        if kind == Kind.TRAINING:
-            return self.unit_price
-        return self.validator_price if kind == Kind.VALIDATION else self.audit_price
+    def of(self, kind: int, light: bool = False) -> int:
+        """Price of one accepted piece of work of this kind; `light`: it was done on a light unit."""
+        if kind == Kind.VALIDATION:
+            return self.validator_price
+        price = self.unit_price if kind == Kind.TRAINING else self.audit_price
+        return price // self.segments if light else price
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a round ended: every unit, audit and replica that was assigned, and the validators that signed."""
+    """How a round ended: every unit, audit and replica that was assigned, and the validators that signed.
+
+    `light` are the accounts whose own units are light; it does not matter what else it names.
+    """
 
     units: Sequence[Work] = ()
     audits: Sequence[Work] = ()
     replicas: Sequence[Work] = ()
     validators: Sequence[bytes] = ()
+    light: AbstractSet[bytes] = frozenset()
 
 
 def receipts_of_round(job: bytes, round_number: int, prices: Prices, outcome: Outcome) -> list[Receipt]:
@@ -55,7 +68,7 @@ def receipts_of_round(job: bytes, round_number: int, prices: Prices, outcome: Ou
 
     Refused(DUPLICATE): a unit, or anything else, appears twice, or an account checks its own unit.
     """
-    _check_roles(outcome)
+    owners = _owners(outcome)
     committee = [(ZERO_HASH, account, int(Reason.OK)) for account in outcome.validators]
     groups: tuple[tuple[Kind, Sequence[Work]], ...] = (
         (Kind.TRAINING, outcome.units),
@@ -66,12 +79,14 @@ def receipts_of_round(job: bytes, round_number: int, prices: Prices, outcome: Ou
     receipts = []
     for kind, works in groups:
         for unit, account, reason in works:
-            amount = prices.of(kind) if reason == Reason.OK else 0
+            price = prices.of(kind, owners.get(unit) in outcome.light)
+            amount = price if reason == Reason.OK else 0
             receipts.append(Receipt(kind, job, round_number, unit, account, int(reason), amount))
     return list(in_order(receipts))
 
 
-def _check_roles(outcome: Outcome) -> None:
+def _owners(outcome: Outcome) -> dict[bytes, bytes]:
+    """Whose each unit is; refuses what nobody may be paid for."""
     owner: dict[bytes, bytes] = {}
     for unit, account, _ in outcome.units:
         if unit in owner:
@@ -80,6 +95,7 @@ def _check_roles(outcome: Outcome) -> None:
     for unit, account, _ in (*outcome.audits, *outcome.replicas):
         if owner.get(unit) == account:
             raise Refused(Reason.DUPLICATE, f"0x{account.hex()} cannot be paid to check its own unit 0x{unit.hex()}")
+    return owner
 
 
 def check_budget(receipts: Iterable[Receipt], remaining: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
 
@@ -140,13 +141,14 @@ class ChainView:
     """What the chain says: every epoch in force, and what each account has claimed in all (base units).
 
     `verifier` is the Settlement contract. `budgets` (job -> base units ever put into escrow) limits the totals of the
-    jobs that it names.
+    jobs that it names. `light` (job -> accounts) are those that enlisted as light workers.
     """
 
     verifier: Verifier
     epochs: tuple[ChainEpoch, ...]
     claimed: Mapping[bytes, int]
     budgets: Mapping[bytes, int] = field(default_factory=dict)
+    light: Mapping[bytes, AbstractSet[bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def explain(
 ) -> Explanation:
     """Recompute every total and root from the receipts alone and compare with the chain.
 
-    With `prices` (job -> its prices), each receipt of a job named there must also pay exactly its price.
+    With `prices` (job -> its prices), each receipt of a job named there must also pay exactly its price: the part of a
+    light unit for whatever was done on the unit of a light worker.
     """
     walk = _Walk(chain, prices or {})
     difference = next(walk.differences(published), None)
@@ -199,6 +202,7 @@ class _Walk:
         self.prices = prices
         self.totals = Totals()
         self.seen: dict[Key, int] = {}  # receipt -> its reason
+        self.owners: dict[tuple[bytes, int, bytes], bytes] = {}  # (job, round, unit) -> who trained it
         self.granted: dict[bytes, set[int]] = {}  # account -> every cumulative amount that a root ever granted
         self.checked: Counter[str] = Counter()
 
@@ -251,8 +255,12 @@ class _Walk:
             self.checked["receipts"] += 1
 
     def _price(self, where: str, receipt: Receipt) -> Iterator[str]:
-        prices = self.prices.get(receipt.job)
-        expected = prices.of(receipt.kind) if prices and receipt.reason == Reason.OK else 0
+        work = (receipt.job, receipt.round, receipt.unit)
+        if receipt.kind == Kind.TRAINING:  # comes before the checks of the unit
+            self.owners[work] = receipt.account
+        prices, light = self.prices.get(receipt.job), self.chain.light.get(receipt.job, frozenset())
+        price = prices.of(receipt.kind, self.owners.get(work) in light) if prices else 0
+        expected = price if receipt.reason == Reason.OK else 0
         if prices and receipt.amount != expected:
             yield f"{where}: {receipt} pays {receipt.amount}; expected {expected} by the job's prices"
 

@@ -7,6 +7,7 @@ from the same rounds, and signs only what it drafted itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from atoll.errors import Refused
@@ -17,14 +18,14 @@ from atoll.training.committee import AUDIT, REPLICA, UNIT, VALIDATION, CertifyPa
 from atoll.wire.reasons import Reason
 
 
-def outcome_of(certificate: CertifyPayload) -> Outcome:
-    """A round's verdicts as the ledger takes them."""
+def outcome_of(certificate: CertifyPayload, light: AbstractSet[bytes] = frozenset()) -> Outcome:
+    """A round's verdicts as the ledger takes them; `light` are the accounts that enlisted as light workers."""
 
     def works(kind: int) -> list[tuple[bytes, bytes, int]]:
         return [(row.unit, row.account, row.reason) for row in certificate.verdicts if row.kind == kind]
 
     validators = [row.account for row in certificate.verdicts if row.kind == VALIDATION]
-    return Outcome(works(UNIT), works(AUDIT), works(REPLICA), validators)
+    return Outcome(works(UNIT), works(AUDIT), works(REPLICA), validators, light)
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,16 @@ class Book:
         """A job whose rounds will be certified."""
         self.jobs[job] = account
 
-    def certified(self, job: bytes, round_number: int, certificate: CertifyPayload) -> None:
-        """Take in a certified round."""
-        receipts = receipts_of_round(job, round_number, self.jobs[job].prices, outcome_of(certificate))
+    def certified(
+        self, job: bytes, round_number: int, certificate: CertifyPayload, light: AbstractSet[bytes] = frozenset()
+    ) -> None:
+        """Take in a certified round; `light` are the accounts that enlisted as light workers."""
+        receipts = receipts_of_round(job, round_number, self.jobs[job].prices, outcome_of(certificate, light))
         self._receipts[job, round_number] = receipts
+
+    def receipts_of(self, job: bytes, round_number: int) -> tuple[Receipt, ...]:
+        """The receipts of a certified round, in canonical order; none if this book does not know it."""
+        return tuple(self._receipts.get((job, round_number), ()))
 
     def posted(self, epoch: PublishedEpoch) -> None:
         """Take in the next posted epoch; earlier ones are ignored."""

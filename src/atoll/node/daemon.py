@@ -232,6 +232,11 @@ class Node:
         """What others tell of themselves, by account: at a gateway only."""
         return self._survey.about
 
+    @property
+    def heard(self) -> Mapping[bytes, float]:
+        """When each of them answered last, in seconds since 1970: at a gateway only."""
+        return self._survey.heard
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the rest. An error that is not one of ours ends the node: half a node helps nobody."""
         task = asyncio.create_task(work)

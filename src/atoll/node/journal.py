@@ -190,6 +190,16 @@ class Journal:
             raise _damaged(self.path, f"snapshot {key!r} does not match its checksum")
         return bytes(row[0])
 
+    def snapshots(self, prefix: str) -> dict[str, bytes]:
+        """Everything that is kept under keys with this beginning, by key; raises Corrupt if any of it is damaged."""
+        query = "SELECT key, data, checksum FROM snapshot WHERE key >= ? AND key < ? ORDER BY key"
+        with self._explaining():
+            rows = self._connection.execute(query, (prefix, prefix + "\U0010ffff")).fetchall()
+        for key, data, checksum in rows:
+            if _snapshot_sum(key, data) != checksum:
+                raise _damaged(self.path, f"snapshot {key!r} does not match its checksum")
+        return {key: bytes(data) for key, data, _ in rows}
+
     def drop_snapshot(self, key: str) -> None:
         """Forget what is kept under `key`, if anything."""
         with self._transaction() as connection:

@@ -28,7 +28,17 @@ from atoll.storage.placement import Node as Place
 from atoll.storage.placement import group_of
 from atoll.training.audit import REPLICAS
 from atoll.training.beacon import tip
-from atoll.training.context import GATEWAY, HOLDER, MAX_ROSTER, VALIDATOR, WORKER, Enlistment, Member, Timing
+from atoll.training.context import (
+    GATEWAY,
+    HOLDER,
+    MAX_ROSTER,
+    VALIDATOR,
+    WORKER,
+    Enlistment,
+    Member,
+    Timing,
+    light_accounts,
+)
 from atoll.training.data import DataSet, load
 from atoll.training.events import Finished, Received
 from atoll.training.workbench import Bench, Workbench
@@ -143,8 +153,9 @@ class Jobs:
             self._busy.discard(job)
 
     def _open_account(self, known: JobView) -> None:
-        policy = self.materials[known.job].manifest.policy
-        prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price)
+        manifest = self.materials[known.job].manifest
+        policy = manifest.policy
+        prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price, manifest.segments)
         account = JobAccount(prices, known.end, policy.epoch_rounds, known.budget)
         self._node.settler.book.open_job(known.job, account)
 
@@ -228,7 +239,8 @@ class Jobs:
     def _on_round(self, core: Job, finished: Finished) -> None:
         job = core.terms.job
         self.finished[job].append(finished)
-        self._node.settler.book.certified(job, finished.round, finished.certificate)
+        light = light_accounts(self._enlisted[job])
+        self._node.settler.book.certified(job, finished.round, finished.certificate, light)
         self._node.blobs.pin(finished.certificate.model)
         self._to_evaluate.put_nowait((job, finished.round, finished.certificate.model))
         if core.standing.done and finished.round + 1 == core.standing.round and self.takes_part(job):

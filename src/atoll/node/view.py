@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from atoll.ledger import events
 from atoll.ledger.epoch import JobTotal
 from atoll.ledger.statement import ChainEpoch, ChainView
-from atoll.training.context import Enlistment
+from atoll.training.context import Enlistment, light_accounts
 from atoll.wire.eip712 import Verifier
 
 
@@ -139,4 +139,5 @@ class View:
             for e in self.epochs
         )
         budgets = {job: known.budget for job, known in self.jobs.items()}
-        return ChainView(verifier, posted, dict(self.claimed), budgets)
+        light = {job: light_accounts(known.enlisted) for job, known in self.jobs.items()}
+        return ChainView(verifier, posted, dict(self.claimed), budgets, light)

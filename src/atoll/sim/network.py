@@ -22,7 +22,7 @@ from atoll.node.job import Job, Terms
 from atoll.sim.clock import Clock, at_once
 from atoll.sim.faults import Crash, Dice, Faults
 from atoll.training.beacon import tip
-from atoll.training.context import HOLDER, MAX_ROSTER, SERVER, VALIDATOR, WORKER, Enlistment, Member, Timing
+from atoll.training.context import HOLDER, LIGHT, MAX_ROSTER, SERVER, VALIDATOR, WORKER, Enlistment, Member, Timing
 from atoll.training.events import Effect, Event, Finished, Note, Received, Send, Tick, Train
 from atoll.training.opponents import attack
 from atoll.training.round import Round
@@ -169,7 +169,8 @@ class SimNode:
     def _work(self, effect: Effect) -> None:
         if self.round is None:
             return
-        steps = self.network.material.manifest.steps if isinstance(effect, Train) else 1
+        segment = self.network.material.manifest.segment
+        steps = effect.unit.segments * segment if isinstance(effect, Train) else 1
         slowness = self.network.dice.faults.slow.get(str(self.index), 1.0)
         done = partial(self._done, effect, self.round, self.life)
         self.network.clock.after(steps * SECONDS_PER_STEP * slowness, done)
@@ -222,12 +223,16 @@ class SimNode:
 
 @dataclass(frozen=True)
 class Options:
-    """How a network is made; `kinds` maps a node's number to the class that it is of, `watch` sees all that is said."""
+    """How a network is made; `kinds` maps a node's number to the class that it is of, `watch` sees all that is said.
+
+    `light` are the numbers of the light workers: they hold no other role.
+    """
 
     timing: Timing = field(default_factory=Timing)
     stake_units: int = 0
     committee_size: int = 7
     room: int = MAX_ROSTER
+    light: tuple[int, ...] = ()
     kinds: Mapping[int, type[SimNode]] = field(default_factory=dict)
     watch: Callable[[SimNode, bytes], None] | None = None
 
@@ -245,22 +250,24 @@ class Network:
         self.nodes = {key.address: kinds.get(index, SimNode)(self, index, key) for index, key in enumerate(keys)}
         self.by_index = list(self.nodes.values())
         self.enlisted: dict[bytes, Enlistment] = {}
-        founders = tuple(sorted(n.account for n in self.by_index if str(n.index) not in faults.newcomers))
+        there = [node for node in self.by_index if str(node.index) not in faults.newcomers]
+        founders = tuple(sorted(node.account for node in there))
         for account in founders:
             self._enlist(self.nodes[account])
-        self.terms = self._terms(founders, seed)
+        validators = tuple(account for account in founders if self.enlisted[account].roles & VALIDATOR)
+        self.terms = self._terms(founders, validators, seed)
         self.history: dict[int, Finished] = {}
         self.messages = self.bytes = self.refused = 0
         self._benches = {account: self._make_bench(node, len(founders)) for account, node in self.nodes.items()}
         self._begun = False
 
-    def _terms(self, founders: tuple[bytes, ...], seed: int) -> Terms:
+    def _terms(self, founders: tuple[bytes, ...], validators: tuple[bytes, ...], seed: int) -> Terms:
         manifest, options = self.material.manifest, self.options
         return Terms(
             domain=DOMAIN,
             jobs_contract=JOBS_CONTRACT,
             job=keccak(b"job" + seed.to_bytes(8, "big")),
-            committee=founders[: options.committee_size],
+            committee=validators[: options.committee_size],
             roster=founders,
             model=blob_id(self.material.initial),
             rounds=manifest.rounds,
@@ -276,7 +283,8 @@ class Network:
         manifest = self.material.manifest
         stake = self.options.stake_units * manifest.policy.unit_price
         link = tip(keccak(b"seed" + node.account), manifest.rounds)
-        self.enlisted[node.account] = Enlistment(link, ROLES, stake)
+        roles = WORKER | LIGHT if node.index in self.options.light else ROLES
+        self.enlisted[node.account] = Enlistment(link, roles, stake)
 
     def _make_bench(self, node: SimNode, shards: int) -> Workbench:
         material = self.material

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from atoll.training.beacon import Draw, link
 from atoll.training.committee import Place
+from atoll.training.unit import UnitSpec, assign_units
 from atoll.wire.hashing import keccak
 
-WORKER, VALIDATOR, HOLDER, SERVER, GATEWAY = 1, 2, 4, 8, 16
-"""Role flags as the registry stores them."""
+WORKER, VALIDATOR, HOLDER, SERVER, GATEWAY, LIGHT = 1, 2, 4, 8, 16, 32
+"""Role flags as the registry stores them. LIGHT goes with WORKER: units of one segment, for phones and browser tabs."""
 
 MAX_ROSTER = 256
 """Accounts that can take part in a round: what fits into the messages."""
@@ -23,6 +24,16 @@ class Enlistment:
     tip: bytes
     roles: int
     stake: int
+
+
+def unit_segments(roles: int, segments: int) -> int:
+    """Segments in a unit of somebody who enlisted with these roles, where a full unit of the job has `segments`."""
+    return 1 if roles & LIGHT else segments
+
+
+def light_accounts(enlisted: Mapping[bytes, Enlistment]) -> frozenset[bytes]:
+    """Those whose units have one segment, and are paid accordingly."""
+    return frozenset(account for account, entry in enlisted.items() if entry.roles & LIGHT)
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,8 @@ class RoundContext:
 
     `model` is the id of the certified model, which also names state 0. `roster` lists who takes part, `enlisted` every
     account that may (newcomers included; it grows as the chain reports them), `rates` the audit rate of each in parts
-    per 10,000. `segments` is the number of segments in a unit, `shards` that of the data, `room` the largest roster
-    that the budget can pay.
+    per 10,000. `segments` is the number of segments in a full unit, `shards` into how many parts the data is cut,
+    `room` the largest roster that the budget can pay.
     """
 
     place: Place
@@ -66,6 +77,14 @@ class RoundContext:
     def workers(self) -> tuple[bytes, ...]:
         """Members of the roster that take units, in roster order."""
         return tuple(a for a in self.roster if self.has_role(a, WORKER))
+
+    @property
+    def units(self) -> list[UnitSpec]:
+        """The units of the round, one for each worker."""
+        place, workers = self.place, self.workers
+        segments = [unit_segments(self.enlisted[account].roles, self.segments) for account in workers]
+        where = (place.domain, place.job, place.round, self.beacon)
+        return assign_units(*where, workers, self.shards, segments)
 
     def has_role(self, account: bytes, role: int) -> bool:
         """Whether an account enlisted with a role."""

@@ -176,7 +176,7 @@ class Proposals:
             place, root = self._round.context.place, states_root(opening.states)
             made_of = (signed.account, root, opening.update, opening.salt)
             digest = commit_hash(place.domain, place.job, place.round, opening.unit, *made_of)
-            whole = len(opening.states) == self._round.context.segments + 1
+            whole = len(opening.states) == self._round.units[opening.unit].segments + 1
             self._fits[signed.raw] = whole and digest == commit.digest
         return self._fits[signed.raw]
 
@@ -250,8 +250,9 @@ class Proposals:
         state = self._round
         if state.opened is None:
             return None
-        segments, cases, waiting = state.context.segments, [], False
+        cases, waiting = [], False
         for unit, finding in state.opened.findings:
+            segments = state.units[unit].segments
             said = {
                 account: (signed.body.segment, signed.body.state)
                 for (of, account), signed in replays.items()

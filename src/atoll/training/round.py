@@ -47,7 +47,7 @@ from atoll.training.events import (
 )
 from atoll.training.inbox import Inbox
 from atoll.training.proposals import Proposals
-from atoll.training.unit import UnitSpec, assign_units
+from atoll.training.unit import UnitSpec
 from atoll.training.verdict import NOT_OPENED
 from atoll.wire.messages import (
     AuditCommit,
@@ -85,11 +85,9 @@ class Round:
 
     def __init__(self, context: RoundContext, member: Member, now: float) -> None:
         self.context, self.member = context, member
-        place = context.place
-        units = assign_units(place.domain, place.job, place.round, context.beacon, context.workers, context.shards)
-        self.units: dict[bytes, UnitSpec] = {unit.id: unit for unit in units}
-        self.mine = next((unit for unit in units if unit.account == member.account), None)
-        self.ballot = Ballot(place, member.account, self.read)
+        self.units: dict[bytes, UnitSpec] = {unit.id: unit for unit in context.units}
+        self.mine = next((unit for unit in self.units.values() if unit.account == member.account), None)
+        self.ballot = Ballot(context.place, member.account, self.read)
         self.entered = self.view_entered = self.nudged = now
         self.finished: Finished | None = None
         # What arrived

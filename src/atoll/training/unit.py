@@ -23,6 +23,8 @@ Indices = NDArray[np.int64]
 class UnitSpec:
     """One worker's share of a round. `index` is its place in the round's list, `shard` its part of the data.
 
+    `segments` is how many segments it is trained: all of the job's, or one for a light worker. It follows from the
+    account's roles on the chain, so the id need not bind it.
     `id` = tagged(UNIT, domain, job, u32 round, beacon, u32 index, account, u32 shard): 32 bytes.
     """
 
@@ -33,6 +35,7 @@ class UnitSpec:
     account: bytes
     shard: int
     beacon: bytes
+    segments: int
     id: bytes = field(init=False)
 
     @property
@@ -47,12 +50,19 @@ class UnitSpec:
 
 
 def assign_units(
-    domain: Domain, job: bytes, round_number: int, beacon: bytes, workers: Sequence[bytes], shards: int
+    domain: Domain,
+    job: bytes,
+    round_number: int,
+    beacon: bytes,
+    workers: Sequence[bytes],
+    shards: int,
+    segments: Sequence[int],
 ) -> list[UnitSpec]:
-    """One unit for each worker, in the order given; which shard is drawn from the beacon.
+    """One unit for each worker, in the order given, of as many segments; which shard is drawn from the beacon.
 
     Shards are dealt from one permutation of 0..shards-1 after another, so no shard is dealt twice before every one was
-    dealt once. Raises ValueError for no shard or for a worker that is named twice.
+    dealt once. Raises ValueError for no shard, for a worker that is named twice, or for a unit without a
+    number of segments.
     """
     if shards < 1:
         raise ValueError("a round needs at least one shard")
@@ -63,8 +73,8 @@ def assign_units(
     while len(dealt) < len(workers):
         dealt += generator.permutation(shards).tolist()
     return [
-        UnitSpec(domain, job, round_number, index, account, shard, beacon)
-        for index, (account, shard) in enumerate(zip(workers, dealt, strict=False))
+        UnitSpec(domain, job, round_number, index, account, shard, beacon, count)
+        for index, (account, shard, count) in enumerate(zip(workers, dealt[: len(workers)], segments, strict=True))
     ]
 
 

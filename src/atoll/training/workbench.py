@@ -116,7 +116,7 @@ class Workbench:
         manifest = self.bench.manifest
         start = await self.bench.fetch(model, others)
         state, states = first_state(manifest, start), [model]
-        for segment in range(manifest.segments):
+        for segment in range(unit.segments):
             state = await self.run_segment(unit, segment, state)
             states.append(self.bench.keep(state))
         update = update_of(state, start, self._length, manifest.update)
@@ -135,7 +135,7 @@ class Workbench:
 
     def _batches(self, unit: UnitSpec) -> NDArray[np.int64]:
         manifest = self.bench.manifest
-        return batches(unit, self._shards[unit.shard], manifest.steps, manifest.batch)
+        return batches(unit, self._shards[unit.shard], unit.segments * manifest.segment, manifest.batch)
 
     async def _state(self, name: bytes, model: bytes, sources: Sequence[bytes]) -> bytes:
         """A state by its id; the model's id names state 0."""
@@ -169,7 +169,7 @@ class Workbench:
         sources = (unit.account, *others)
         ratio = self.bench.manifest.policy.segment_tolerance
         start = await self._state(model, model, others)
-        for segment in range(self.bench.manifest.segments):
+        for segment in range(unit.segments):
             try:
                 claimed = await self.bench.fetch(reveal.states[segment + 1], sources)
                 decode_state(self.bench.manifest, claimed)
@@ -186,7 +186,7 @@ class Workbench:
             other_update = await self._differs(reveal, start, model, sources)
         except AtollError:
             return Replayed(unit.id, NOT_OPENED, ZERO_HASH)
-        return Replayed(unit.id, self.bench.manifest.segments + 1 if other_update else ALL_AGREE, ZERO_HASH)
+        return Replayed(unit.id, unit.segments + 1 if other_update else ALL_AGREE, ZERO_HASH)
 
     async def _differs(self, reveal: Reveal, end: bytes, model: bytes, sources: Sequence[bytes]) -> bool:
         """Whether the revealed update is not that of the last state: decided in exact integers."""
@@ -197,7 +197,7 @@ class Workbench:
     async def _judge(self, effect: Judge, model: bytes, others: Sequence[bytes]) -> bool:
         """The replicas are right when two of them agree with one another and the worker with neither."""
         sources, states = (effect.unit.account, *others), effect.reveal.states
-        if effect.segment == self.bench.manifest.segments + 1:
+        if effect.segment == effect.unit.segments + 1:
             return await self._differs(effect.reveal, await self.bench.fetch(states[-1], sources), model, sources)
         start = await self._state(states[effect.segment - 1], model, sources)
         end = await self.bench.fetch(states[effect.segment], sources)

@@ -178,3 +178,19 @@ PERMIT = Struct(  # checked by Token, whose domain has the same name and version
         ("uint256", "deadline"),
     ),
 )
+REGISTRATION = Struct(  # checked by Registry: an account's entry, brought by somebody else
+    "Registration",
+    (
+        ("address", "account"),
+        ("bytes32", "endpointId"),
+        ("uint8", "roles"),
+        ("bytes32", "hints"),  # keccak-256 of the text
+        ("uint256", "nonce"),
+    ),
+)
+ENLIST = Struct(  # checked by Jobs: an account offers itself to a job, brought by somebody else
+    "Enlist", (("bytes32", "job"), ("address", "account"), ("bytes32", "tip"))
+)
+VOUCHER = Struct(  # checked by Deposits: what a payer has owed a payee in all
+    "Voucher", (("address", "payer"), ("address", "payee"), ("uint256", "cumulative"))
+)

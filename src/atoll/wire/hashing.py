@@ -34,6 +34,9 @@ class Tag(StrEnum):
     PLACEMENT = "atoll/placement/1"  # which node holds which piece
     PEER_RECORD = "atoll/peer-record/1"  # where a node can be reached
     SAMPLE = "atoll/sample/1"  # a data sample with its label
+    JOIN = "atoll/join/1"  # a browser tab shows a gateway that an account is its own
+    QUESTION = "atoll/question/1"  # the name of a question to a model
+    ANSWER = "atoll/answer/1"  # a server's statement about an answer
 
 
 @dataclass(frozen=True)

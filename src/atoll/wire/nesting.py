@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# Possessive, and to the end of the text where a string is not closed: each byte is looked at once.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 MAX_DEPTH = 64  # of objects and lists within one another
 

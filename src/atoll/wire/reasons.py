@@ -65,3 +65,11 @@ class Reason(IntEnum):
     OVER_BUDGET = 100, "The job's escrow cannot pay for it."
     BAD_TOTAL = 101, "A total is not the sum of its receipts."
     DUPLICATE = 102, "The same work appears twice."
+    # Answers (130-149)
+    VOUCHER_MISSING = 130, "Answers are not free here, and no voucher pays for those that were given."
+    VOUCHER_TOO_SMALL = 131, "The voucher does not cover the answers that were given."
+    VOUCHER_FOREIGN = 132, "The voucher was not signed by the one who asks, or not for this server."
+    OVER_DEPOSIT = 133, "The payer's deposit does not cover it."
+    OVER_CEILING = 134, "The answer costs more than the asker agreed to pay."
+    WRONG_ANSWER = 135, "Running the question again gave another answer."
+    BAD_STATEMENT = 136, "The server's statement does not fit the question, the answer or the price."

@@ -12,7 +12,7 @@ const solc = require("solc");
 const here = dirname(fileURLToPath(import.meta.url));
 const root = dirname(here);
 const output = process.argv[2] ?? join(root, "artifacts");
-const deployable = ["Token", "Registry", "Jobs", "Settlement"];
+const deployable = ["Token", "Registry", "Jobs", "Settlement", "Deposits"];
 
 const settings = {
   evmVersion: "cancun",

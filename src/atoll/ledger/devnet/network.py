@@ -37,12 +37,13 @@ class Terms:
     bond: int = 50 * COIN
     window: int = 3  # in which an epoch can be challenged
     grace: int = 60  # after a job's deadline
+    deposit_delay: int = 60
     gift_tokens: int = 10_000 * COIN
     gift_wei: int = COIN
 
     def of_contracts(self) -> records.Terms:
         """Those that the contracts are deployed with."""
-        return records.Terms(self.min_stake, self.unstake_delay, self.bond, self.window, self.grace)
+        return records.Terms(self.min_stake, self.unstake_delay, self.bond, self.window, self.grace, self.deposit_delay)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Network:
     token: str
     jobs: str
     settlement: str
+    deposits: str
     deployer: str
 
 
@@ -154,8 +156,8 @@ class Devnet:
 
 
 def _network(chain_id: int, deployer: bytes) -> Network:
-    token, registry, jobs, settlement = ("0x" + contract_address(deployer, nonce).hex() for nonce in range(4))
-    return Network(chain_id, registry, token, jobs, settlement, "0x" + deployer.hex())
+    token, registry, jobs, settlement, deposits = ("0x" + contract_address(deployer, nonce).hex() for nonce in range(5))
+    return Network(chain_id, registry, token, jobs, settlement, deposits, "0x" + deployer.hex())
 
 
 def _key(path: Path, fresh: bool) -> LocalAccount:

@@ -1,0 +1,101 @@
+"""How the pages write numbers, amounts, ids, times and roles: the filters of the templates. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from atoll.gateway import figures
+from atoll.ledger.receipts import TOKEN, amount_text
+from atoll.wire.reasons import Reason
+
+ROLE_NAMES: Mapping[int, str] = {
+    1: "worker", 2: "validator", 4: "holder", 8: "server", 16: "gateway", 32: "light",
+}  # fmt: skip
+ROLE_WORDS: Mapping[str, str] = {
+    "worker": "trains",
+    "validator": "checks and signs",
+    "holder": "stores pieces",
+    "server": "answers",
+    "gateway": "shows this page",
+    "light": "small units",
+}
+MAX_TEXT = 300
+
+
+def roles_of(flags: int) -> list[str]:
+    """The names of role flags."""
+    return [name for flag, name in ROLE_NAMES.items() if flags & flag]
+
+
+def plain(text: object, limit: int = MAX_TEXT) -> str:
+    """Text from the network as one line: what turns or hides text, or controls a terminal, is �; cut at `limit`."""
+    shown = "".join(one if one.isprintable() else "\ufffd" for one in str(text)[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def short(text: object) -> str:
+    """The two ends of a long id."""
+    return figures.short(str(text), 8, 4)
+
+
+def tokens(amount: object, decimals: int = 4) -> str:
+    """Base units as tokens, cut (never rounded up) after four decimals, thousands apart."""
+    whole, _, rest = amount_text(figures.number(amount)).partition(".")
+    sign, digits = ("−", whole[1:]) if whole.startswith("-") else ("", whole)
+    rest = rest[:decimals].rstrip("0")
+    return f"{sign}{int(digits):,}".replace(",", "\u202f") + (f".{rest}" if rest else "")
+
+
+def whole(value: object) -> str:
+    """A whole number with its thousands apart."""
+    return f"{figures.number(value):,}".replace(",", "\u202f")
+
+
+def percent(value: object) -> str:
+    """A share from 0 to 1 as per cent, or a dash."""
+    return "–" if not isinstance(value, int | float) else f"{value:.2%}".replace("%", "\u202f%")
+
+
+def decimal(value: object) -> str:
+    """A measured number with four digits after the point, or a dash."""
+    return "–" if not isinstance(value, int | float) else f"{value:.4f}"
+
+
+def moment(seconds: object) -> str:
+    """A time as a person reads it, UTC; empty for none."""
+    if not isinstance(seconds, int | float) or seconds <= 0:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def reason_name(code: object) -> str:
+    """A reason's name; its number when this version does not know it."""
+    known = figures.number(code)
+    return Reason(known).name if known in Reason.__members__.values() else f"reason {known}"
+
+
+def reason_sentence(code: object) -> str:
+    """A reason's sentence."""
+    known = figures.number(code)
+    if known in Reason.__members__.values():
+        return Reason(known).sentence
+    return "A newer Atoll gave this reason: update to read it."
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "plain": plain,
+    "short": short,
+    "tokens": tokens,
+    "whole": whole,
+    "percent": percent,
+    "decimal": decimal,
+    "moment": moment,
+    "bytes": lambda count: figures.size(figures.number(count)),
+    "megabytes": lambda count: figures.size(figures.number(count) * (1 << 20)),
+    "duration": lambda seconds: figures.duration(float(seconds or 0)),
+    "reason": reason_name,
+    "sentence": reason_sentence,
+}
+"""Filters of the templates by name."""
+TOKEN_NAME = TOKEN

@@ -1,0 +1,119 @@
+// Puts what the tab knows onto the page. Text from the network goes in as text, never as markup.
+
+import { formatAccount } from "../atoll/identity.js";
+import { unhex } from "../atoll/hashing.js";
+import { WORK, deviceFacts, megabytes, sentence, tokens } from "./status.js";
+
+const byId = (id) => document.getElementById(id);
+
+/** Write a text where it differs: a screen reader is told of changes only. */
+function write(id, text) {
+  const element = byId(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/** Show the page for a key, before or after the start. @param {import("./keys.js").Identity | null} identity */
+export function showIdentity(identity) {
+  const account = identity ? formatAccount(unhex(identity.account)) : "";
+  write("account", account || "none yet: it is made when you start");
+  byId("save-key").disabled = byId("show-key").disabled = identity === null;
+  byId("statement").href = account ? `/accounts/${account}` : "/accounts";
+  const network = identity?.network;
+  write("network", network ? `Used on the network of chain ${network.chainId}, registry 0x${network.registry}.` : "");
+}
+
+/** Which parts of the page are seen. @param {boolean} running */
+export function showRunning(running) {
+  byId("consent").hidden = running;
+  byId("work").hidden = !running;
+  for (const id of ["history", "notices"]) byId(id).hidden = !running;
+}
+
+/** Something that keeps the page from working, "" for nothing. */
+export function showTrouble(text) {
+  byId("trouble").hidden = !text;
+  write("trouble", text);
+}
+
+/** What browsers allow here, in words. */
+export function showDevice(store) {
+  const rows = deviceFacts(window, store).flatMap(([name, said]) => [element("dt", "", name), element("dd", "", said)]);
+  byId("device-facts").replaceChildren(...rows);
+}
+
+/** The speed of the device and what follows from it. */
+export function showSpeed(speed, light) {
+  const size = light ? "small units" : "whole units";
+  const measured = `Measured: ${Math.round(speed)} million operations a second in plain JavaScript.`;
+  write("speed", speed > 0 ? `${measured} This device takes ${size}.` : "The speed is measured at the first start.");
+}
+
+/** Level and charging of the battery, where the browser tells. */
+export function showBattery(battery) {
+  const told = battery && `The battery is at ${Math.round(battery.level * 100)} %${battery.charging ? ", charging." : "."}`;
+  write("battery", told || "This browser does not tell about the battery: these two limits do nothing here.");
+}
+
+/** Everything that changes while the tab works. @param {import("./session.js").Session} session */
+export function showSession(session) {
+  const { account, task } = session;
+  write("status", sentence({ ...facts(session), task, account, jobs: session.standing }));
+  const percent = Math.round(100 * (task ? session.progress : 0));
+  byId("progress").value = percent;
+  byId("progress").textContent = `${percent} %`;
+  write("progress-label", task ? `${WORK[task.what]}: ${percent} %` : "No unit under way");
+  write("earned", account ? tokens(account.earned) : "–");
+  const claimable = account ? BigInt(account.earned) - BigInt(account.claimed) : 0n;
+  write("claimable", account ? tokens(claimable) : "–");
+  byId("claim").disabled = claimable <= 0n;
+  write("units", String(session.accepted));
+  write("rate", session.rate === null ? "–" : tokens(session.rate));
+  write("data", megabytes(session.data.total));
+  write("share", `${session.share} %`);
+  byId("pause").setAttribute("aria-pressed", String(session.paused));
+  write("pause", session.paused ? "Go on" : "Pause");
+  showUnits(session.units);
+  showNotices(session.notices);
+}
+
+function facts({ running, connection, wait, full, why, joining }) {
+  return { running, connection, wait, full, why, joining };
+}
+
+let shownUnits = "";
+
+function showUnits(units) {
+  const state = JSON.stringify(units);
+  if (state === shownUnits) return;
+  shownUnits = state;
+  byId("no-units").hidden = units.length > 0;
+  byId("unit-list").replaceChildren(...units.map(unitRow));
+}
+
+function unitRow({ round, kind, reason, sentence: said, amount, signed }) {
+  const row = document.createElement("li");
+  const good = reason === "OK";
+  row.append(element("span", good ? "good" : "bad", `${WORK[kind]}, round ${round + 1}: ${good ? "accepted" : "not paid"}`));
+  row.append(element("span", "pay", amount === null ? "…" : tokens(amount)));
+  const words = [good ? "" : said || reason, signed ? "Signed by the committee." : "As the gateway tells it."];
+  row.append(element("span", "said", words.filter(Boolean).join(" ")));
+  return row;
+}
+
+let shownNotices = "";
+
+function showNotices(notices) {
+  const state = JSON.stringify(notices);
+  if (state === shownNotices) return;
+  shownNotices = state;
+  byId("notices").hidden = notices.length === 0;
+  const rows = notices.map(({ text, detail }) => element("li", "", detail ? `${text} (${detail})` : text));
+  byId("notice-list").replaceChildren(...rows);
+}
