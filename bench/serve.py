@@ -38,6 +38,10 @@ from atoll.inference.local.wordpiece import WordPiece
 HASH = "ab" * 32
 PROMPT = "The sea covers most of the Earth, and what lives in it"
 TOKENS = 64
+HEADINGS = (
+    *("model", "called how", "requests/s", "p50, ms", "p99, ms", "first piece, ms"),
+    *("more than direct, ms", "time / direct", "CPU time / direct"),
+)
 TEXTS = ("A cat sits on the mat.", "The committee of a round certifies the sum of all updates that were accepted.")
 
 
@@ -86,9 +90,10 @@ def report(name: str, laps: dict[str, Lap]) -> None:
     for each, lap in laps.items():
         whole, first = np.array(lap.whole), np.array(lap.first)
         ratio, extra, cpu = whole / base, whole - base, np.array(lap.cpu) / base_cpu
+        extras = _spread(extra * 1e3, "{:.2f}"), _spread(ratio, "{:.2f}"), _spread(cpu, "{:.2f}")
         print(
             f"| {name} | {each} | {len(whole) / whole.sum():.1f} | {_ms(whole, 50)} | {_ms(whole, 99)} "
-            f"| {_ms(first, 50)} | {_spread(extra * 1e3, '{:.2f}')} | {_spread(ratio, '{:.2f}')} | {_spread(cpu, '{:.2f}')} |"
+            f"| {_ms(first, 50)} | {' | '.join(extras)} |"
         )
 
 
@@ -244,10 +249,8 @@ async def main() -> None:
     wish = parser.parse_args()
     device = LocalAnswers(Shelf(wish.home / FOLDER))
     print(f"load before: {os.getloadavg()[0]:.1f}\n")
-    print(
-        "| model | called how | requests/s | p50, ms | p99, ms | first piece, ms | more than direct, ms | time / direct | CPU time / direct |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| " + " | ".join(HEADINGS) + " |")
+    print("|---" * len(HEADINGS) + "|")
     try:
         found = await classifiers(device, wish.turns)
         found |= await embeddings(device, max(10, wish.turns // 2))

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import ipaddress
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ def _is_socket(text: str) -> bool:
     return port.isascii() and port.isdigit() and int(port) < 65536
 
 
+def _is_amount(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,21}(\.[0-9]{1,18})?", text, re.ASCII) is not None
+
+
 def _is_account(text: str) -> bool:
     digits = text.removeprefix("0x")
     return text == "" or (len(digits) == 40 and text != digits and not set(digits) - set("0123456789abcdefABCDEF"))
@@ -119,6 +124,14 @@ class Settings:
     http: str = _row(
         "", "ip:port", "Where this node shows the dashboard and answers programs; empty for nowhere.",
         "ip:port, [ip6]:port, or nothing", lambda v: v == "" or _is_socket(v),
+    )  # fmt: skip
+    token_price: str = _row(
+        "0", "ATL", "What 1,000 tokens cost others whose questions a model of this node answers.",
+        "an amount such as 0.5, with at most 18 decimals", _is_amount,
+    )  # fmt: skip
+    input_price: str = _row(
+        "0", "ATL", "What each picture, each text and each conversation costs those others besides.",
+        "an amount such as 0.5, with at most 18 decimals", _is_amount,
     )  # fmt: skip
     max_tabs: int = _row(64, "", "Browser tabs that may work through this node at the same time.", *_between(0, 4096))
     cpu_threads: int = _row(1, "threads", "Processor threads lent to one piece of work.", *_between(1, 1024))

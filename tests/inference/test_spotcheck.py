@@ -24,7 +24,9 @@ from atoll.inference.spotcheck import (
     is_drawn,
     judge,
     plausible,
+    prefix,
     rate,
+    shared,
     spots,
 )
 
@@ -157,6 +159,29 @@ def test_verdicts_on_texts() -> None:
     silent = (Spot("", position(1)), MINE)
     assert compare_text([silent], 0.0, 1.0)[0] == FALSE
     assert compare_text([], 0.0, 1.0) == (AGREES, 0.0)
+
+
+def test_a_conversation_is_made_again_up_to_a_drawn_length() -> None:
+    chunks = [Chunk("x", (number,), (position(number, (number, -0.1)),)) for number in range(400)]
+    lengths = {len(prefix(chunks, number.to_bytes(32, "big"))) for number in range(300)}
+    assert 16 <= min(lengths) <= 20 and 250 <= max(lengths) <= 256
+    assert [len(prefix(chunks[:few], bytes(32))) for few in (0, 1, 16)] == [0, 1, 16]
+
+
+def test_two_answers_are_compared_until_they_part() -> None:
+    told = [Spot("", position(number, (number, -0.1))) for number in (5, 6, 7, 8)]
+    mine = [position(number, (number, -0.1)) for number in (5, 6, 9, 8, 8)]
+    assert list(shared(told, mine)) == [0, 1, 2]
+    assert list(shared(told, mine[:2])) == [0, 1]
+    assert shared(told, []) == {}
+
+
+def test_where_both_have_read_the_same_one_place_is_enough() -> None:
+    same, other = (Spot("", MINE), MINE), (Spot("", position(8, (8, -0.1), (9, -2.5))), MINE)
+    near = (Spot("", position(1, *((one.token, one.logprob + 0.2) for one in MINE.top))), MINE)
+    assert compare_text([same] * 9, 0.8, 0.95, exact=True)[0] == AGREES
+    assert compare_text([same] * 9 + [near], 0.8, 0.95, exact=True)[0] == DOUBT
+    assert compare_text([same] * 9 + [other], 0.8, 0.95, exact=True)[0] == FALSE
 
 
 # -- conviction --------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from atoll.inference.answers import (
 )
 from atoll.inference.messages import ALPN, Voucher, amount_bytes
 from atoll.inference.vouchers import Price, check_voucher
-from atoll.node.answering import Answering, Desk
+from atoll.node.answering import Answering, Shop
 from atoll.node.asking import Asker, Payer
 from atoll.node.journal import Journal
 from atoll.node.network import Network
@@ -193,7 +193,7 @@ class Party:
         self.journal = Journal.open(self.home)
         self.payments = Payments(self.journal)
         bank = town.vault.bank(self.account)
-        desk = Desk(
+        shop = Shop(
             self.key,
             DOMAIN,
             self.models,
@@ -202,7 +202,7 @@ class Party:
             bank,
             redeem_at=10**9,
         )
-        self.answering = Answering(desk, self.payments)
+        self.answering = Answering(shop, self.payments)
         self.network = Network(self.account, town.directory, {ALPN: self._handle})
         self.transport = await Transport.start(self.endpoint.private, "127.0.0.1:0", {ALPN: self._handle})
         self.network.attach(self.transport)

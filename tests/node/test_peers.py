@@ -141,6 +141,23 @@ def test_a_new_endpoint_starts_anew_and_the_old_one_speaks_for_nobody(directory:
     assert directory.account_of(DOOR.public) is None
 
 
+def test_accounts_that_share_an_endpoint_are_where_its_first_account_is(directory: Directory) -> None:
+    """A gateway and a browser tab: connections belong to the gateway, the tab's blobs are asked for there."""
+    enter(directory, BOB, DOOR, roles=33, hints="10.0.0.1:80")
+    assert directory.account_of(DOOR.public) == ALICE.address
+    assert directory.accounts() == sorted([ALICE.address, BOB.address])
+    assert directory.reached() == [ALICE.address]
+    directory.learn(record(1, "10.0.0.7:80"))  # the gateway has moved
+    assert directory.get(BOB.address).addresses == ("10.0.0.7:80",)
+    assert directory.get(BOB.address).endpoint_id == DOOR.public
+    enter(directory, hints="10.0.0.1:80")  # registering again changes no owner
+    assert directory.account_of(DOOR.public) == ALICE.address
+    enter(directory, ALICE, NEW_DOOR)  # with another key it leaves this one to whoever is left
+    assert directory.account_of(DOOR.public) is None
+    enter(directory, BOB, DOOR, roles=33)
+    assert directory.account_of(DOOR.public) == BOB.address
+
+
 def test_peers_by_role(directory: Directory) -> None:
     enter(directory, BOB, BACK_DOOR, roles=6)
     assert directory.with_role(1) == [ALICE.address]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from atoll.errors import BadInput, Refused, UnknownModel, Unreachable
-from atoll.inference.answers import Embedded, Message, Sampling, Served, Stream
+from atoll.inference.answers import Embedded, Message, Piece, Sampling, Served, Stream
 from atoll.inference.messages import question_id
 from atoll.inference.vouchers import Price
 from atoll.node.payments import Evidence
 from atoll.node.questions import decode_request
 from atoll.wire.identity import format_account, recover
 from atoll.wire.reasons import Reason
-from tests.node.answering_town import DOMAIN, LETTERS, MODELS, Party, SmallModels, Town, town
+from tests.node.answering_town import DOMAIN, LETTERS, MODELS, Party, SmallModels, Text, Town, town
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 PRICES = {"digits": Price(10, 0), "letters": Price(1, 1_000), "parrot": Price(2, 3_000)}
@@ -212,6 +212,36 @@ def test_a_text_of_another_model_is_caught(tmp_path: Path, sampling: Sampling) -
         assert stream.served.node == format_account(honest.account) and stream.served.checked == "yes"
         assert me.payments.purse(liar.account).due == 0
         await _caught(me, liar, honest)
+
+    play(tmp_path, scene)
+
+
+class Tiring(SmallModels):
+    """Answers truly at first, and with another model after eight letters."""
+
+    def chat(self, model: str, messages: Any, sampling: Sampling) -> Stream:
+        return TiringText(self, model, "".join(one.content for one in messages), sampling)
+
+
+class TiringText(Text):
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        truth = self._models.logits
+        number = 0
+        async for piece in super().__aiter__():
+            number += 1
+            self._models.logits = truth if number < 8 else SmallModels(seed=5).logits
+            yield piece
+        self._models.logits = truth
+
+
+def test_a_text_that_turns_false_on_its_way_is_caught(tmp_path: Path) -> None:
+    async def scene(here: Town) -> None:
+        me = await here.add(SmallModels(), DEPOSIT)
+        liar = await here.add(Tiring(), **PRICES)
+        with pytest.raises(Refused) as caught:
+            await text_of(me.routed.chat("parrot", HELLO, Sampling(60, 0.8, 0.95, seed=3)))
+        assert caught.value.reason == Reason.WRONG_ANSWER
+        assert me.payments.record(liar.account).lied and me.payments.purse(liar.account).due == 0
 
     play(tmp_path, scene)
 

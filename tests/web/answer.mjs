@@ -1,8 +1,8 @@
 // node answer.mjs: calls functions of the browser's modules. Each line of the standard input is [name, arguments], each
-// line of the output {"found": value} or {"refused": reason}. Bytes, typed arrays, bigints and maps are written as
-// {"$": kind, "v": value}; tests/web/modules.py is the other side.
+// line of the output {"found": value} or {"refused": reason}; values as values.mjs writes them.
 
 import readline from "node:readline";
+import { read, write } from "./values.mjs";
 import * as archive from "../../src/atoll/gateway/static/atoll/archive.js";
 import * as beacon from "../../src/atoll/gateway/static/atoll/beacon.js";
 import * as committee from "../../src/atoll/gateway/static/atoll/committee.js";
@@ -75,30 +75,6 @@ const MORE = {
     return Math.min(...times);
   },
 };
-
-const TYPES = { u8: Uint8Array, i32: Int32Array, u32: Uint32Array, f32: Float32Array, f64: Float64Array };
-
-function read(value) {
-  if (Array.isArray(value)) return value.map(read);
-  if (value === null || typeof value !== "object") return value;
-  const { $: kind, v } = value;
-  if (kind === "int") return BigInt(v);
-  if (kind === "map") return new Map(v.map(([key, each]) => [key, read(each)]));
-  if (kind) return new TYPES[kind](Uint8Array.from(Buffer.from(v, "base64")).buffer);
-  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, read(each)]));
-}
-
-function write(value) {
-  if (typeof value === "bigint") return { $: "int", v: String(value) };
-  if (value instanceof Map) return { $: "map", v: [...value].map(([key, each]) => [key, write(each)]) };
-  for (const [kind, type] of Object.entries(TYPES)) {
-    if (value instanceof type) return { $: kind, v: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64") };
-  }
-  if (value instanceof BigInt64Array) return [...value].map(write);
-  if (Array.isArray(value)) return value.map(write);
-  if (value === null || typeof value !== "object") return value ?? null;
-  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, write(each)]));
-}
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const [name, given] = JSON.parse(line);

@@ -45,15 +45,16 @@ class Modules:
     def call(self, name: str, *arguments: Any) -> Any:
         """What the function returns; raises NotTaken when it throws."""
         assert self._node.stdin and self._node.stdout
-        self._node.stdin.write(json.dumps([name, [_write(each) for each in arguments]]) + "\n")
+        self._node.stdin.write(json.dumps([name, [write(each) for each in arguments]]) + "\n")
         self._node.stdin.flush()
         answer = json.loads(self._node.stdout.readline())
         if "refused" in answer:
             raise NotTaken(answer["refused"], answer["detail"] + answer["stack"])
-        return _read(answer["found"])
+        return read(answer["found"])
 
 
-def _write(value: Any) -> Any:
+def write(value: Any) -> Any:
+    """A value as JSON that values.mjs reads."""
     if isinstance(value, bytes | bytearray):
         return {"$": "u8", "v": base64.b64encode(value).decode()}
     if isinstance(value, np.ndarray):
@@ -65,10 +66,10 @@ def _write(value: Any) -> Any:
     if isinstance(value, Big):
         return {"$": "int", "v": str(value.value)}
     if isinstance(value, Named):
-        return {"$": "map", "v": [[key, _write(each)] for key, each in value.values.items()]}
+        return {"$": "map", "v": [[key, write(each)] for key, each in value.values.items()]}
     if isinstance(value, Mapping):
-        return {key: _write(each) for key, each in value.items()}
-    return [_write(each) for each in value]
+        return {key: write(each) for key, each in value.items()}
+    return [write(each) for each in value]
 
 
 class Big:
@@ -85,18 +86,19 @@ class Named:
         self.values = values
 
 
-def _read(value: Any) -> Any:
+def read(value: Any) -> Any:
+    """A value from the JSON that values.mjs writes."""
     if isinstance(value, list):
-        return [_read(each) for each in value]
+        return [read(each) for each in value]
     if not isinstance(value, dict):
         return value
     match value.get("$"):
         case None:
-            return {key: _read(each) for key, each in value.items()}
+            return {key: read(each) for key, each in value.items()}
         case "int":
             return int(value["v"])
         case "map":
-            return {key: _read(each) for key, each in value["v"]}
+            return {key: read(each) for key, each in value["v"]}
         case "u8":
             return base64.b64decode(value["v"])
         case kind:

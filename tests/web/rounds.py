@@ -1,4 +1,4 @@
-"""A real job as one of its workers is told of it by a gateway: quorums, certificates and signatures of a simulated network.
+"""A real job as a gateway tells one of its workers: quorums, certificates and signatures of a simulated network.
 
 `play` runs the network; one node is listened to. `told` holds what a gateway would tell that account and what its work
 brought, in order; `said` what the node itself said about its work, which a browser tab must say to the byte.
@@ -6,6 +6,7 @@ brought, in order; `said` what the node itself said about its work, which a brow
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import subprocess
@@ -53,23 +54,37 @@ class Record:
             "segments": self.segments,
         }
 
-    def drive(self, events: Sequence[Message], folder: Path, **more: Any) -> Message:
+    def drive(self, events: Sequence[Message], **more: Any) -> Message:
         """What duties.js makes of the events, in Node."""
-        script = folder / "script.json"
         known = {"place": self.place, "private": self.private.hex(), "secret": self.secret.hex()}
-        script.write_text(json.dumps({**known, "events": list(events), **more}))
-        return run_node("duties.mjs", script)
+        found: Message = Lines.of("duties.mjs").ask({**known, "events": list(events), **more})
+        return found
 
 
-def run_node(name: str, *arguments: Path | str) -> Message:
-    """The JSON that a script of this folder prints."""
-    if shutil.which("node") is None:
-        pytest.skip("needs Node.js: node is not on the PATH")
-    command = ["node", str(HERE / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2_000:]
-    found: Message = json.loads(done.stdout)
-    return found
+class Lines:
+    """A script of this folder that answers each line of JSON with another, for as long as the tests run."""
+
+    def __init__(self, script: str) -> None:
+        if shutil.which("node") is None:
+            pytest.skip("needs Node.js: node is not on the PATH")
+        command = ["node", str(HERE / script)]
+        self._node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(self._node.communicate)
+
+    @staticmethod
+    @cache
+    def of(script: str) -> Lines:
+        """The one process of a script."""
+        return Lines(script)
+
+    def ask(self, question: Any) -> Any:
+        """The answer to one line; a script that died gives none."""
+        assert self._node.stdin and self._node.stdout
+        self._node.stdin.write(json.dumps(question) + "\n")
+        self._node.stdin.flush()
+        answer = self._node.stdout.readline()
+        assert answer, "the script ended"
+        return json.loads(answer)
 
 
 class Listened(SimNode):

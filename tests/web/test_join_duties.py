@@ -1,10 +1,9 @@
-"""static/join/duties.js against real rounds: what a node would say to the byte, and what a false gateway does not get."""
+"""static/join/duties.js against real rounds: what a node says to the byte, and what a false gateway does not get."""
 
 from __future__ import annotations
 
 import copy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,11 +54,11 @@ def own_unit(record: Record) -> str:
     return str(record.told[0]["unit"]["id"])
 
 
-# -- honest gateways -----------------------------------------------------------------------------------------------------
+# honest gateways
 @pytest.mark.parametrize("play_one", [honest, disputed])
-def test_a_tab_says_what_a_node_says(play_one: Any, tmp_path: Path) -> None:
+def test_a_tab_says_what_a_node_says(play_one: Any) -> None:
     record = play_one()
-    found = record.drive(record.told, tmp_path)
+    found = record.drive(record.told)
     assert said(found) == [(kind, raw) for kind, _, raw in record.said]
     assert codes(found) == []
     kinds = {kind for kind, _, _ in record.said}
@@ -67,24 +66,24 @@ def test_a_tab_says_what_a_node_says(play_one: Any, tmp_path: Path) -> None:
     assert ("Replay" in kinds) == (play_one is disputed)
 
 
-def test_the_verdicts_are_those_of_the_certificates(tmp_path: Path) -> None:
+def test_the_verdicts_are_those_of_the_certificates() -> None:
     record = disputed()
-    found = record.drive(record.told, tmp_path)
+    found = record.drive(record.told)
     rows = [(each["round"], each["kind"], each["unit"], each["reason"]) for each in effects(found, "verdict")]
     last = max(number for number, *_ in record.verdicts)
     assert rows == [row for row in record.verdicts if row[0] < last]  # the last one is told by the gateway alone
 
 
-def test_nothing_but_a_commitment_leaves_before_the_audits_are_locked(tmp_path: Path) -> None:
+def test_nothing_but_a_commitment_leaves_before_the_audits_are_locked() -> None:
     record = honest()
-    found = record.drive(first_round(record, "audit"), tmp_path)
+    found = record.drive(first_round(record, "audit"))
     assert [kind for kind, _ in said(found)] == ["Commit"]
     assert effects(found, "upload") == []
 
 
-def test_a_reveal_waits_for_the_upload(tmp_path: Path) -> None:
+def test_a_reveal_waits_for_the_upload() -> None:
     record = honest()
-    found = record.drive(first_round(record, "open"), tmp_path, uploads=False)
+    found = record.drive(first_round(record, "open"), uploads=False)
     uploads = effects(found, "upload")
     own = next(effect for effect in uploads if effect["unit"] == own_unit(record))
     body: Any = unseal(DOMAIN, bytes.fromhex(next(raw for kind, _, raw in record.said if kind == "Reveal"))).body
@@ -92,10 +91,10 @@ def test_a_reveal_waits_for_the_upload(tmp_path: Path) -> None:
     assert "Reveal" not in [kind for kind, _ in said(found)]
 
 
-def test_the_work_that_is_asked_for_is_the_unit_that_the_beacon_draws(tmp_path: Path) -> None:
+def test_the_work_that_is_asked_for_is_the_unit_that_the_beacon_draws() -> None:
     record = honest()
     told = record.told[0]
-    train = effects(record.drive(record.told[:1], tmp_path), "train")
+    train = effects(record.drive(record.told[:1]), "train")
     assert len(train) == 1
     assert not train[0]["audit"]
     unit = train[0]["unit"]
@@ -103,42 +102,42 @@ def test_the_work_that_is_asked_for_is_the_unit_that_the_beacon_draws(tmp_path: 
     assert unit["segments"] == record.segments
 
 
-# -- coming late, coming back -------------------------------------------------------------------------------------------------
-def test_whoever_comes_late_waits_for_the_next_round(tmp_path: Path) -> None:
+# coming late, coming back
+def test_whoever_comes_late_waits_for_the_next_round() -> None:
     record = honest()
     late = [m for m in record.told if m.get("round") == 0 and m["phase"] == "open"]
     rest = [m for m in record.told[record.told.index(late[0]) + 1 :]]
     after = rest[next(i for i, m in enumerate(rest) if m.get("round") == 1) :]
-    found = record.drive([*late, *after], tmp_path)
+    found = record.drive([*late, *after])
     assert [(kind, raw) for kind, number, raw in record.said if number > 0] == said(found)
     assert codes(found) == []
 
 
-def test_a_newcomer_says_that_it_is_present(tmp_path: Path) -> None:
+def test_a_newcomer_says_that_it_is_present() -> None:
     record = play(Faults(newcomers={"3": 0.1}))
-    assert [kind for kind, _, _ in record.said][0] == "Present"
+    assert record.said[0][0] == "Present"
     assert not record.told[0]["on_roster"]
-    found = record.drive(record.told, tmp_path)
+    found = record.drive(record.told)
     assert said(found) == [(kind, raw) for kind, _, raw in record.said]
     assert "Commit" in [kind for kind, _ in said(found)]
 
 
 @pytest.mark.parametrize("at", range(1, 7))
-def test_a_reload_goes_on_where_the_tab_was(at: int, tmp_path: Path) -> None:
+def test_a_reload_goes_on_where_the_tab_was(at: int) -> None:
     record = disputed()
     events = [*record.told[:at], {"type": "reload"}, {"type": "again"}, *record.told[at:]]
-    found = record.drive(events, tmp_path)
+    found = record.drive(events)
     assert list(dict.fromkeys(said(found))) == [(kind, raw) for kind, _, raw in record.said]
     assert codes(found) == []
 
 
-def test_a_reload_in_the_middle_of_a_unit_begins_it_again(tmp_path: Path) -> None:
+def test_a_reload_in_the_middle_of_a_unit_begins_it_again() -> None:
     record = honest()
-    found = record.drive([record.told[0], {"type": "reload"}, record.told[0]], tmp_path)
+    found = record.drive([record.told[0], {"type": "reload"}, record.told[0]])
     assert [effect["unit"]["id"] for effect in effects(found, "train")] == [own_unit(record)] * 2
 
 
-def test_a_reload_that_lost_everything_does_not_commit_twice(tmp_path: Path) -> None:
+def test_a_reload_that_lost_everything_does_not_commit_twice() -> None:
     """The gateway remembers what was said; the same work opens the same commit."""
     record = honest()
     commit = next(raw for kind, _, raw in record.said if kind == "Commit")
@@ -146,50 +145,48 @@ def test_a_reload_that_lost_everything_does_not_commit_twice(tmp_path: Path) -> 
     for message in told:
         if message["type"] == "round":
             message["said"] = [commit]
-    found = record.drive(told, tmp_path)
+    found = record.drive(told)
     assert "Commit" not in [kind for kind, _ in said(found)]
     assert ("Reveal", next(raw for kind, _, raw in record.said if kind == "Reveal")) in said(found)
     worked = next(message for message in told if message["type"] == "worked")
     worked["update"] = "77" * 32  # another result must not be opened: it would convict its worker
-    assert "Reveal" not in [kind for kind, _ in said(record.drive(told, tmp_path))]
+    assert "Reveal" not in [kind for kind, _ in said(record.drive(told))]
 
 
-def test_bytes_that_are_lost_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_lost_are_told() -> None:
     record = honest()
     told = first_round(record, "open")
-    found = record.drive([*told, {"type": "lost", "unit": own_unit(record)}], tmp_path, uploads=False)
+    found = record.drive([*told, {"type": "lost", "unit": own_unit(record)}], uploads=False)
     assert codes(found) == ["bytes-lost"]
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------------
-def test_nothing_is_begun_while_work_is_not_allowed(tmp_path: Path) -> None:
+# limits
+def test_nothing_is_begun_while_work_is_not_allowed() -> None:
     record = honest()
-    found = record.drive([{"type": "allow", "work": False}, record.told[0]], tmp_path)
+    found = record.drive([{"type": "allow", "work": False}, record.told[0]])
     assert effects(found, "train") == []
-    found = record.drive(
-        [{"type": "allow", "work": False}, record.told[0], {"type": "allow", "work": True}], tmp_path
-    )
+    found = record.drive([{"type": "allow", "work": False}, record.told[0], {"type": "allow", "work": True}])
     assert len(effects(found, "train")) == 1
 
 
-def test_what_was_committed_is_opened_even_when_work_is_not_allowed(tmp_path: Path) -> None:
+def test_what_was_committed_is_opened_even_when_work_is_not_allowed() -> None:
     record = honest()
     others = [m for m in record.told if m["type"] == "worked" and m["unit"] != own_unit(record)]
     events = [message for message in first_round(record, "open") if message not in others]
     events.insert(2, {"type": "allow", "work": False})
-    found = record.drive(events, tmp_path)
+    found = record.drive(events)
     assert [kind for kind, _ in said(found)] == ["Commit", "Reveal"]
     assert [effect["audit"] for effect in effects(found, "train")] == [False]
 
 
-def test_work_that_failed_is_begun_again_when_it_is_told_again(tmp_path: Path) -> None:
+def test_work_that_failed_is_begun_again_when_it_is_told_again() -> None:
     record = honest()
     failed = {"type": "failed", "unit": own_unit(record)}
-    assert len(effects(record.drive([record.told[0], failed], tmp_path), "train")) == 1
-    assert len(effects(record.drive([record.told[0], failed, record.told[0]], tmp_path), "train")) == 2
+    assert len(effects(record.drive([record.told[0], failed]), "train")) == 1
+    assert len(effects(record.drive([record.told[0], failed, record.told[0]]), "train")) == 2
 
 
-def test_a_light_unit_has_one_segment(tmp_path: Path) -> None:
+def test_a_light_unit_has_one_segment() -> None:
     record = honest()
     told = first_round(record, "open")
     states = next(message["states"] for message in told if message["type"] == "worked")
@@ -198,7 +195,7 @@ def test_a_light_unit_has_one_segment(tmp_path: Path) -> None:
             message["states"] = states[:2]
         elif message["type"] == "round":
             message["unit"]["segments"] = 1
-    found = record.drive(told[:2], tmp_path)
+    found = record.drive(told[:2])
     assert effects(found, "train")[0]["unit"]["segments"] == 1
     body: Any = unseal(DOMAIN, bytes.fromhex(said(found)[0][1])).body
     whole: Any = unseal(DOMAIN, bytes.fromhex(record.said[0][2])).body
@@ -206,7 +203,7 @@ def test_a_light_unit_has_one_segment(tmp_path: Path) -> None:
     assert body.digest != whole.digest
 
 
-# -- false gateways ---------------------------------------------------------------------------------------------------------
+# false gateways
 def spoilt(raw: str, signers: list[AccountKey], place: Place, payload: bytes | None = None) -> str:
     """A quorum's envelope for another payload, signed by others."""
     body = unseal(DOMAIN, bytes.fromhex(raw)).body
@@ -223,39 +220,39 @@ def place_of(record: Record, told: Message) -> Place:
     return Place(DOMAIN, bytes.fromhex(record.place["jobs"]), record.job, told["round"], committee)
 
 
-def test_a_forged_audit_quorum_gets_no_reveal(tmp_path: Path) -> None:
+def test_a_forged_audit_quorum_gets_no_reveal() -> None:
     record = honest()
     told = first_round(record, "open")
     last = told[-1]
     strangers = [AccountKey(keccak(b"stranger %d" % index)) for index in range(4)]
     last["quorums"][Phase.AUDIT] = spoilt(last["quorums"][Phase.AUDIT], strangers, place_of(record, last))
-    found = record.drive(told, tmp_path)
+    found = record.drive(told)
     assert codes(found) == ["forged"]
     assert "Reveal" not in [kind for kind, _ in said(found)]
     assert effects(found, "upload") == []
     assert found["phase"] == Phase.AUDIT
 
 
-def test_a_minority_of_the_committee_is_no_quorum(tmp_path: Path) -> None:
+def test_a_minority_of_the_committee_is_no_quorum() -> None:
     record = honest()
     told = first_round(record, "open")
     body = unseal(DOMAIN, bytes.fromhex(told[-1]["quorums"][Phase.AUDIT])).body
     assert isinstance(body, Quorum)
     few = Quorum(body.job, body.round, body.view, body.phase, body.payload, body.signatures[:2] + body.signatures[:1])
     told[-1]["quorums"][Phase.AUDIT] = seal(DOMAIN, few, STRANGER.address, STRANGER.sign_digest).raw.hex()
-    found = record.drive(told, tmp_path)
+    found = record.drive(told)
     assert codes(found) == ["forged"]
     assert "Reveal" not in [kind for kind, _ in said(found)]
 
 
-def test_a_quorum_cannot_be_skipped(tmp_path: Path) -> None:
+def test_a_quorum_cannot_be_skipped() -> None:
     """A phase that the gateway only calls by its name does not open anything."""
     record = honest()
     told = first_round(record, "open")
     for message in told:
         if message["type"] == "round":
             message["quorums"] = [raw for raw in message["quorums"] if phase_of(raw) is not Phase.BEACON]
-    found = record.drive(told, tmp_path)
+    found = record.drive(told)
     assert found["phase"] == Phase.BEACON
     assert [kind for kind, _ in said(found)] == ["Commit"]
 
@@ -266,27 +263,27 @@ def phase_of(raw: str) -> Phase:
     return body.phase
 
 
-def test_a_quorum_of_another_round_does_not_count(tmp_path: Path) -> None:
+def test_a_quorum_of_another_round_does_not_count() -> None:
     record = honest()
     told = first_round(record, "open")
     other = next(m for m in record.told if m.get("round") == 1 and m.get("phase") == "open")
     told[-1]["quorums"] = [*told[-1]["quorums"][:2], other["quorums"][2]]
-    found = record.drive(told, tmp_path)
+    found = record.drive(told)
     assert codes(found) == ["forged"]
     assert "Reveal" not in [kind for kind, _ in said(found)]
 
 
 @pytest.mark.parametrize("change", [{"index": 0}, {"shard": 99}, {"id": "11" * 32}, {"segments": 7}, {"shards": 1}])
-def test_a_unit_that_is_not_the_draws_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+def test_a_unit_that_is_not_the_draws_is_refused(change: dict[str, object]) -> None:
     record = honest()
     told = copy.deepcopy(record.told[0])
     told["unit"].update(change)
-    found = record.drive([told], tmp_path)
+    found = record.drive([told])
     assert codes(found) == ["wrong-unit"]
     assert effects(found, "train") == []
 
 
-def test_an_audit_that_was_not_drawn_is_refused(tmp_path: Path) -> None:
+def test_an_audit_that_was_not_drawn_is_refused() -> None:
     record = disputed()
     told = first_round(record, "audit")
     last = told[-1]
@@ -295,55 +292,55 @@ def test_an_audit_that_was_not_drawn_is_refused(tmp_path: Path) -> None:
     assert isinstance(locked, Quorum)
     last["unit"], given = None, last["unit"]
     last["audits"] = [given | {"account": record.account.hex()}]  # its own unit
-    found = record.drive([last], tmp_path)
+    found = record.drive([last])
     assert codes(found) == ["wrong-unit"]
     assert effects(found, "train") == []
 
 
-def test_a_lost_commit_is_noticed(tmp_path: Path) -> None:
+def test_a_lost_commit_is_noticed() -> None:
     """The committee locked its list without this account's commit, although the gateway had taken it."""
     record = play(Faults(slow={"3": 400.0}))
     told = first_round(record, "beacon")
     assert [message["type"] for message in told] == ["round", "round"]
     work = next(message for message in honest().told if message["type"] == "worked") | {"unit": own_unit(record)}
-    assert codes(record.drive([told[0], work, told[1]], tmp_path)) == ["commit-missing"]
-    assert codes(record.drive([told[0], work, told[1]], tmp_path, taken=False)) == ["commit-late"]
-    late = record.drive(told, tmp_path)
+    assert codes(record.drive([told[0], work, told[1]])) == ["commit-missing"]
+    assert codes(record.drive([told[0], work, told[1]], taken=False)) == ["commit-late"]
+    late = record.drive(told)
     assert codes(late) == ["late"]
     assert effects(late, "cancel") == [{"do": "cancel", "unit": own_unit(record)}]
 
 
-def test_a_lost_reveal_is_noticed(tmp_path: Path) -> None:
+def test_a_lost_reveal_is_noticed() -> None:
     record = honest()
     told = first_round(record, "certify")
-    found = record.drive([message for message in told if message.get("phase") != "open"], tmp_path)
+    found = record.drive([message for message in told if message.get("phase") != "open"])
     assert "reveal-missing" in codes(found)
 
 
-def test_a_committee_that_no_certificate_names_is_refused(tmp_path: Path) -> None:
+def test_a_committee_that_no_certificate_names_is_refused() -> None:
     record = honest()
     before = record.told[: next(i for i, m in enumerate(record.told) if m.get("round") == 1)]
     told = copy.deepcopy(next(m for m in record.told if m.get("round") == 1))
     for change in ({"committee": [STRANGER.address.hex()]}, {"beacon": "22" * 32}, {"model": "33" * 32}):
-        found = record.drive([*before, told | change], tmp_path)
+        found = record.drive([*before, told | change])
         assert codes(found) == ["contradiction"]
         assert found["state"]["round"] == 0
     strangers = [AccountKey(keccak(b"stranger %d" % index)) for index in range(4)]
     forged = spoilt(told["certificate"], strangers, place_of(record, record.told[0]))
-    assert codes(record.drive([*before, told | {"certificate": forged}], tmp_path)) == ["forged"]
+    assert codes(record.drive([*before, told | {"certificate": forged}])) == ["forged"]
 
 
-def test_a_story_that_changes_within_a_round_is_refused(tmp_path: Path) -> None:
+def test_a_story_that_changes_within_a_round_is_refused() -> None:
     record = honest()
     told = copy.deepcopy(record.told[0])
     told["committee"] = told["committee"][:1]
-    assert codes(record.drive([record.told[0], told], tmp_path)) == ["contradiction"]
+    assert codes(record.drive([record.told[0], told])) == ["contradiction"]
 
 
-def test_a_tab_that_was_away_says_whom_it_believes(tmp_path: Path) -> None:
+def test_a_tab_that_was_away_says_whom_it_believes() -> None:
     record = honest()
     told = [m for m in record.told if m["type"] == "round" and m["round"] != 1]
-    assert codes(record.drive(told, tmp_path))[-1] == "gap"
+    assert "gap" in codes(record.drive(told))
 
 
 @pytest.mark.parametrize(
@@ -359,19 +356,19 @@ def test_a_tab_that_was_away_says_whom_it_believes(tmp_path: Path) -> None:
         {"certificate": {}},
     ],
 )
-def test_what_cannot_be_read_is_ignored(change: dict[str, object], tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_ignored(change: dict[str, object]) -> None:
     record = honest()
-    found = record.drive([record.told[0] | change, record.told[0]], tmp_path)
+    found = record.drive([record.told[0] | change, record.told[0]])
     assert codes(found) == ["malformed"]
     assert len(effects(found, "train")) == 1
 
 
-def test_an_audit_beacon_is_what_the_locked_links_give(tmp_path: Path) -> None:
+def test_an_audit_beacon_is_what_the_locked_links_give() -> None:
     record = honest()
     told = first_round(record, "audit")
     body = unseal(DOMAIN, bytes.fromhex(told[-1]["quorums"][Phase.BEACON])).body
     assert isinstance(body, Quorum)
     payload = decode(Phase.BEACON, body.payload)
     assert isinstance(payload, BeaconPayload)
-    found = record.drive(told, tmp_path)
+    found = record.drive(told)
     assert found["state"]["auditBeacon"] == combine(DOMAIN, record.job, 0, Draw.AUDIT, dict(payload.links)).hex()

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from atoll import __version__, config
-from atoll.cli import commands, data, external, homes, jobfiles, keys, run, train
+from atoll.cli import apikeys, commands, data, external, homes, jobfiles, keys, run, train
 from atoll.errors import AtollError, BadInput, BadSetting, InternalError
 from atoll.graph.zoo import NAMES
 from atoll.logs import say_error
@@ -37,7 +37,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-key_app = typer.Typer(help="Back up and restore the keys of a node.", rich_markup_mode="rich")
+key_app = typer.Typer(help="Back up and restore the keys of a node; keys of its API.", rich_markup_mode="rich")
+api_app = typer.Typer(help="Keys for programs that use the API of a node.", rich_markup_mode="rich")
 data_app = typer.Typer(help="Data sets of this device: add files, list, show and check them.", rich_markup_mode="rich")
 job_app = typer.Typer(help="Make job files from PyTorch models, and look at them.", rich_markup_mode="rich")
 
@@ -245,6 +246,10 @@ data_app.command("check", epilog="Example: atoll data check iris flowers.atoll")
 app.add_typer(data_app, name="data", rich_help_panel=MODELS)
 key_app.command("export", epilog="Example: atoll key export atoll-keys.json")(keys.export_keys)
 key_app.command("import", epilog="Example: atoll key import atoll-keys.json")(keys.import_keys)
+api_app.command("add", epilog="Example: atoll key api add laptop --limit 25")(apikeys.add_api_key)
+api_app.command("list", epilog="Example: atoll key api list")(apikeys.list_api_keys)
+api_app.command("remove", epilog="Example: atoll key api remove laptop")(apikeys.remove_api_key)
+key_app.add_typer(api_app, name="api")
 app.add_typer(key_app, name="key", rich_help_panel=NODE)
 
 

@@ -91,12 +91,20 @@ def _bring(shelf: Shelf, model: str, hash_: str, home: Path) -> tuple[str, bytes
             sys.stderr.write(f"Bringing {entry.info.id} ({entry.info.bytes / 1e6:.0f} MB, {entry.info.licence}).\n")
             shelf.download(entry)
         return None
-    path = Path(model).expanduser()
-    if path.is_file():
+    path = _file(model)
+    if path is not None:
         return _from_file(shelf, Path(readable(path)), hash_.lower().removeprefix("0x"))
     if not catalog.is_blob_id(model):
         raise catalog.unknown(model)
     return _from_network(shelf, model.strip().lower().removeprefix("0x"), home)
+
+
+def _file(given: str) -> Path | None:
+    """The file of this name, None if there is none (a long list of numbers, for instance, is no name at all)."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        path = Path(given).expanduser()
+        return path if path.is_file() else None
+    return None
 
 
 def _from_file(shelf: Shelf, path: Path, wanted: str) -> tuple[str, bytes]:
@@ -190,8 +198,8 @@ async def _classify(device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
 def read_input(given: str, spec: JobSpec, invert: bool) -> NDArray[Any]:
     """A picture file or numbers apart by commas, as one input of the model; raises BadInput."""
     form = spec.input
-    path = Path(given).expanduser()
-    if path.is_file():
+    path = _file(given)
+    if path is not None:
         return read_picture(path.read_bytes(), form.shape, invert).astype(form.dtype)
     try:
         numbers = np.array([float(word) for word in given.replace(",", " ").split()])

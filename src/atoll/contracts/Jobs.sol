@@ -230,8 +230,8 @@ contract Jobs is Paying, EIP712 {
         _enlist(job, msg.sender, tip);
     }
 
-    /// @notice Do the same for an account that signed it; anyone may. An account enlists once, so the signature counts
-    /// once.
+    /// @notice Offer an account that signed it to a job; anyone may bring it. For accounts without coins. An account
+    /// enlists once, so the signature counts once.
     /// @param account who offers itself
     /// @param signature 65 bytes, the account's under the enlistment
     function enlistFor(bytes32 job, address account, bytes32 tip, bytes calldata signature) external {

@@ -113,7 +113,7 @@ contract Registry is Paying, EIP712 {
         _register(msg.sender, endpointId, roles, hints, binding);
     }
 
-    /// @notice Do the same for an account that signed it; anyone may. Useful to those without coins.
+    /// @notice Write the entry of an account that signed it; anyone may bring it. For accounts without coins.
     /// @dev The binding is not signed: it is the endpoint key's word, and peers check it. Whoever sends the signature
     /// first with a broken binding spends the nonce, no more; the account then signs again.
     /// @param account whose entry it is

@@ -114,7 +114,7 @@ class Embed(Request, frozen=True, tag=4):
 
 
 class Chat(Request, frozen=True, tag=5):
-    """The next turn of a conversation, or more of it when the last turn is the assistant's."""
+    """The next turn of a conversation."""
 
     order: Order
     picking: Picking

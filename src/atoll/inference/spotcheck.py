@@ -8,10 +8,12 @@ rounded up, as with the audits of training.
 
 **What is compared.** Classifiers and embeddings: relative L2 distance of each row; honest CPUs differ by about 1e-5,
 TOLERANCE is 1e-3. Language models, in the manner of TOPLOC (https://arxiv.org/abs/2501.16007): a server commits to the
-most likely tokens and their log-probabilities at every position before it can know which will be looked at. The checker
-lets the model read the question and the answer up to a few drawn positions and compares there: the same tokens with the
-same log-probabilities (another model, or the same one cut down, shows at once), and a token that the model itself could
-have taken: the likeliest one at temperature 0, one within `top_p` above it.
+most likely tokens and their log-probabilities at every position before it can know which will be looked at. A
+conversation is answered again from its beginning, with the same seed, up to a drawn length, and compared as far as both
+take the same tokens and at the first where they part: until there both have read the same. In a text that is continued
+the checker lets the model read it up to a few drawn positions. Compared are the likeliest tokens with their
+log-probabilities (another model, or the same one cut down, shows at once), and whether the model itself could have
+taken the token: the likeliest one at temperature 0, else one within the likeliest that make up `top_p`.
 
 **What it means.** A comparison AGREES, is in DOUBT, or is FALSE. Doubt is what honest drift could explain if it were
 large; it counts against a server's record, and MAX_DOUBTS of them without a long row of good answers in between make
@@ -44,6 +46,8 @@ CERTAIN = 5e-2
 """Relative L2 distance of numbers beyond which no honest device lies."""
 POSITIONS = 4
 """Places of a text that are looked at."""
+SHORTEST, LONGEST = 16, 256
+"""Tokens of a conversation's answer that are made again: a drawn number between these."""
 TOP = 5
 """Likeliest tokens that a server tells of every position."""
 TOP_OF_CHECKER = 20
@@ -136,6 +140,24 @@ def spots(chunks: Sequence[Chunk], dice: bytes, count: int = POSITIONS) -> list[
     return [places[0], *rest]
 
 
+def prefix(chunks: Sequence[Chunk], dice: bytes) -> list[Spot]:
+    """The first positions of an answer, as many as the dice say: all of SHORTEST, or up to LONGEST."""
+    told = [Spot("", position) for chunk in chunks for position in chunk.positions]
+    low, high = min(SHORTEST, len(told)), min(LONGEST, len(told))
+    return told[: low + Generator(dice, b"prefix").uniform(high - low + 1)]
+
+
+def shared(told: Sequence[Spot], mine: Sequence[Position]) -> dict[int, Position]:
+    """What a second answer says at the positions where it has read the same as the first, by their index: those where
+    both took the same tokens, and the first where they part."""
+    found = {}
+    for index, (spot, own) in enumerate(zip(told, mine, strict=False)):
+        found[index] = own
+        if own.taken.token != spot.told.taken.token:
+            break
+    return found
+
+
 def drift(told: Position, mine: Position) -> float:
     """Mean difference, in nats, between the log-probabilities of the likeliest tokens on both sides.
 
@@ -165,11 +187,14 @@ def plausible(told: Position, mine: Position, temperature: float, top_p: float) 
     return sum(math.exp(logprob) for logprob in own.values() if logprob > limit) <= top_p + SLACK
 
 
-def compare_text(found: Sequence[tuple[Spot, Position]], temperature: float, top_p: float) -> tuple[Verdict, float]:
+def compare_text(
+    found: Sequence[tuple[Spot, Position]], temperature: float, top_p: float, exact: bool = False
+) -> tuple[Verdict, float]:
     """The verdict on a text: (what was told of a place, what the checker's model says there), and the mean drift.
 
-    One place that is off may be a text that splits into tokens otherwise when it is read again; FALSE needs most of
-    them, or a drift that no device has on average. A server that told nothing to compare is FALSE.
+    `exact`: both have read the same tokens, so that one place that is far off is FALSE. Otherwise it may be a text that
+    splits into tokens otherwise when it is read again, and FALSE needs most of them. A server that told nothing to
+    compare is FALSE.
     """
     if not found:
         return Verdict.AGREES, 0.0
@@ -178,8 +203,10 @@ def compare_text(found: Sequence[tuple[Spot, Position]], temperature: float, top
     off = sum(one > LOG_TOLERANCE for one in drifts)
     wrong = max(odd, sum(one >= LOG_CERTAIN for one in drifts))
     worst = float(np.mean([min(one, MISSING) for one in drifts]))
-    if 2 * wrong > len(found):
+    if 2 * wrong > len(found) or (exact and wrong):
         return Verdict.FALSE, worst
+    if exact:
+        return (Verdict.DOUBT if off else Verdict.AGREES), worst
     # The first place is read right after the question: nothing there can be split otherwise.
     if wrong or 2 * off > len(found) or drifts[0] > LOG_TOLERANCE:
         return Verdict.DOUBT, worst

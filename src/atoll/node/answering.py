@@ -67,7 +67,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Shop:
     """What a server of answers works with. `payer_of`: the account behind an endpoint id, None for strangers."""
 
     key: AccountKey
@@ -82,8 +82,8 @@ class Desk:
 class Answering:
     """The server's side of `/atoll/inference/1`, all but Predict."""
 
-    def __init__(self, desk: Desk, payments: Payments, clock: Callable[[], float] = time.time) -> None:
-        self._desk, self._payments, self._clock = desk, payments, clock
+    def __init__(self, shop: Shop, payments: Payments, clock: Callable[[], float] = time.time) -> None:
+        self._shop, self._payments, self._clock = shop, payments, clock
         self._sessions: dict[bytes, Session] = {}
         self._redeeming: set[bytes] = set()
 
@@ -99,7 +99,7 @@ class Answering:
         request = questions.decode_request(payload)
         if isinstance(request, wire.Offers):
             return rpc.encode_body(self._offering())
-        payer = self._desk.payer_of(peer)
+        payer = self._shop.payer_of(peer)
         if payer is None:
             raise Refused(Reason.UNKNOWN_ACCOUNT, "only registered accounts are answered")
         self._sweep()
@@ -117,7 +117,7 @@ class Answering:
         return rpc.encode_body(await self._more(payer, request.order.nonce, 0))
 
     def _served(self) -> list[tuple[ModelInfo, Price]]:
-        found = ((info, self._desk.price_of(info)) for info in self._desk.answers.models())
+        found = ((info, self._shop.price_of(info)) for info in self._shop.answers.models())
         return [(info, price) for info, price in found if price is not None][: wire.MAX_OFFERS]
 
     def _offering(self) -> wire.Offering:
@@ -128,8 +128,8 @@ class Answering:
     # -- sessions ------------------------------------------------------------------------------------------------
     def _open(self, payer: bytes, question: Question) -> None:
         """Start to answer, unless this very question is at work already (its first response was lost)."""
-        order, desk = question.order, self._desk
-        request = wire.question_id(desk.domain, desk.key.address, payer, question)
+        order, shop = question.order, self._shop
+        request = wire.question_id(shop.domain, shop.key.address, payer, question)
         known = self._sessions.get(order.nonce)
         if known is not None or self._payments.kept_answer(order.nonce) is not None:
             if known is None or (known.payer, known.request) == (payer, request):
@@ -214,7 +214,7 @@ class Answering:
             session.tell()
 
     async def _compute(self, session: Session, question: wire.Classify | wire.Embed) -> None:
-        answers, model = self._desk.answers, session.info.id
+        answers, model = self._shop.answers, session.info.id
         if isinstance(question, wire.Embed):
             found = await answers.embed(model, question.texts)
             self._finish(session, questions.encode_array(found.vectors), (found.tokens, 0))
@@ -225,7 +225,7 @@ class Answering:
     async def _speak(self, session: Session, question: wire.Chat | wire.Complete) -> None:
         """Pass the model's pieces on. When it is stopped, what was made so far is the answer."""
         sampling = questions.sampling_of(question.picking, max(TOP, question.picking.top))
-        stream = questions.start(self._desk.answers, session.info.id, question, sampling)
+        stream = questions.start(self._shop.answers, session.info.id, question, sampling)
         try:
             async for piece in stream:
                 session.chunks.append(_chunk(piece))
@@ -246,12 +246,12 @@ class Answering:
 
     def _finish(self, session: Session, result: bytes, tokens: tuple[int, int], last: Chunk | None = None) -> None:
         """Sign the answer and charge for it, on disk, before its end leaves."""
-        desk, order = self._desk, session.question.order
+        shop, order = self._shop, session.question.order
         chunks = (*session.chunks, last) if last is not None else tuple(session.chunks)
         work = questions.wanted(session.question)
         price = session.price.of(work.inputs, min(sum(tokens), work.question_tokens + work.new_tokens))
         statement = wire.Statement(
-            server=desk.key.address,
+            server=shop.key.address,
             payer=session.payer,
             nonce=order.nonce,
             request=session.request,
@@ -262,10 +262,11 @@ class Answering:
             tokens=tokens[1],
             price=wire.amount_bytes(price),
         )
-        signature = desk.key.sign_digest(statement.digest(desk.domain))
+        signature = shop.key.sign_digest(statement.digest(shop.domain))
         done = Done(result, questions.signed(statement, signature))
         self._payments.charge(session.payer, order.nonce, price, KeptAnswer(session.payer, chunks, done))
         session.chunks[:] = chunks
+        session.prompt_tokens = tokens[0]
         session.done = done
 
     async def close(self) -> None:
@@ -278,22 +279,22 @@ class Answering:
     # -- money ---------------------------------------------------------------------------------------------------
     def _cover(self, payer: bytes) -> int:
         """The most that a payer's deposit can bring this node to, in all."""
-        cover = self._desk.bank.cover
-        return cover.redeemed(payer, self._desk.key.address) + cover.usable(payer)
+        cover = self._shop.bank.cover
+        return cover.redeemed(payer, self._shop.key.address) + cover.usable(payer)
 
     def _take(self, payer: bytes, voucher: wire.Voucher) -> None:
-        me = self._desk.key.address
-        cumulative = check_voucher(self._desk.bank.verifier, payer, me, voucher)
+        me = self._shop.key.address
+        cumulative = check_voucher(self._shop.bank.verifier, payer, me, voucher)
         till = self._payments.till(payer).take(cumulative, voucher.signature, self._cover(payer))
         self._payments.keep_till(payer, till)
 
     def worth_redeeming(self) -> list[bytes]:
         """Payers whose vouchers should be redeemed now."""
-        cover, me = self._desk.bank.cover, self._desk.key.address
+        cover, me = self._shop.bank.cover, self._shop.key.address
         found = []
         for payer, till in self._payments.tills.items():
             known = till.paid_out(cover.redeemed(payer, me))
-            if known.worth_redeeming(self._desk.redeem_at, self._cover(payer), cover.leaving(payer)):
+            if known.worth_redeeming(self._shop.redeem_at, self._cover(payer), cover.leaving(payer)):
                 found.append(payer)
         return found
 
@@ -304,12 +305,12 @@ class Answering:
         """
         brought = 0
         for payer in self.worth_redeeming() if payers is None else payers:
-            till = self._payments.till(payer).paid_out(self._desk.bank.cover.redeemed(payer, self._desk.key.address))
+            till = self._payments.till(payer).paid_out(self._shop.bank.cover.redeemed(payer, self._shop.key.address))
             if till.waiting == 0 or payer in self._redeeming:
                 continue
             self._redeeming.add(payer)
             try:
-                await self._desk.bank.redeem(payer, till.best, till.signature)
+                await self._shop.bank.redeem(payer, till.best, till.signature)
                 brought += till.waiting
             except ChainError as error:
                 log.warning("a voucher of 0x%s over %d was not redeemed: %s", payer.hex(), till.best, error)
@@ -324,7 +325,7 @@ class Answering:
                 "payer": "0x" + payer.hex(),
                 "charged": str(till.charged),
                 "vouchers": str(till.best),
-                "redeemed": str(self._desk.bank.cover.redeemed(payer, self._desk.key.address)),
+                "redeemed": str(self._shop.bank.cover.redeemed(payer, self._shop.key.address)),
                 "owed": str(till.owed),
             }
             for payer, till in sorted(self._payments.tills.items())

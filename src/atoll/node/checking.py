@@ -12,7 +12,7 @@ import numpy as np
 from atoll.errors import AtollError, Refused, Unreachable
 from atoll.inference import messages as wire
 from atoll.inference.answers import Answers, Floats, Sampling
-from atoll.inference.messages import Order, Position, Question, Turn
+from atoll.inference.messages import Order, Position, Question
 from atoll.inference.router import Candidate
 from atoll.inference.spotcheck import (
     TOP_OF_CHECKER,
@@ -23,6 +23,8 @@ from atoll.inference.spotcheck import (
     compare_numbers,
     compare_text,
     judge,
+    prefix,
+    shared,
     spots,
 )
 from atoll.node import questions
@@ -46,11 +48,26 @@ class Finding:
 
 @dataclass
 class _Asked:
-    """What is compared: the server's own answer, and the places of it that are looked at."""
+    """What is compared: the server's own answer, and the places of it that are looked at.
+
+    A conversation is answered again (`exact`), a text is read up to each place.
+    """
 
     question: Question
     values: Floats | None
     spots: list[Spot]
+
+    @property
+    def exact(self) -> bool:
+        """Whether both runs have read the same tokens wherever they are compared."""
+        return isinstance(self.question, wire.Chat)
+
+    @property
+    def sampled(self) -> tuple[float, float]:
+        """Temperature and top_p of the answer."""
+        if isinstance(self.question, wire.Chat | wire.Complete):
+            return self.question.picking.temperature, self.question.picking.top_p
+        return LOOK.temperature, LOOK.top_p
 
     def compare(self, opinion: Opinion, with_: Opinion | None = None) -> tuple[Verdict, float, int]:
         """An opinion against the answer (or another opinion): the verdict, the distance, how many places counted."""
@@ -68,10 +85,8 @@ class _Asked:
                 other = with_[index]
                 spot = Spot(spot.before, Position(other.taken, other.top[: len(spot.told.top)]))
             pairs.append((spot, mine))
-        sampled = isinstance(self.question, wire.Chat | wire.Complete) and with_ is None
-        temperature = self.question.picking.temperature if sampled else 0.0  # type: ignore[union-attr]
-        top_p = self.question.picking.top_p if sampled else 1.0  # type: ignore[union-attr]
-        return *compare_text(pairs, temperature, top_p), len(pairs)
+        temperature, top_p = self.sampled if with_ is None or self.exact else (LOOK.temperature, LOOK.top_p)
+        return *compare_text(pairs, temperature, top_p, self.exact), len(pairs)
 
 
 class Checker:
@@ -91,7 +106,8 @@ class Checker:
         self, exchange: Exchange, values: Floats | None, others: Sequence[Candidate], dice: bytes
     ) -> Finding | None:
         """What a second (and if need be a third) run says of an answer; None if nobody could run it again."""
-        asked = _Asked(exchange.question, values, spots(exchange.chunks, dice))
+        choose = prefix if isinstance(exchange.question, wire.Chat) else spots
+        asked = _Asked(exchange.question, values, choose(exchange.chunks, dice))
         case = self._asker.payments.case(exchange.candidate.server)
         own = self._own_model(exchange.candidate)
         if own is not None:
@@ -143,6 +159,14 @@ class Checker:
             return values
         if isinstance(question, wire.Embed):
             return (await self._local.embed(model, question.texts)).vectors
+        if isinstance(question, wire.Chat):
+            again = questions.sampling_of(_again(question, asked.spots, question.order).picking, TOP_OF_CHECKER)
+            stream = questions.start(self._local, model, question, again)
+            try:
+                mine = [questions.position_of(one) async for piece in stream for one in piece.logprobs or ()]
+            finally:
+                await stream.aclose()
+            return shared(asked.spots, mine)
         found = {}
         for index, spot in enumerate(asked.spots):
             stream = questions.start(self._local, model, at_spot(question, spot, question.order), LOOK)
@@ -164,6 +188,10 @@ class Checker:
             count = question.count if isinstance(question, wire.Classify) else len(question.texts)
             result = exchange.done.result if exchange.done else b""
             return questions.decode_array(result, count), exchange
+        if isinstance(question, wire.Chat):
+            exchange = await self._paid(candidate, lambda order: _again(question, asked.spots, order))
+            mine = [position for chunk in exchange.chunks for position in chunk.positions]
+            return shared(asked.spots, mine), exchange
         found, last = {}, None
         for index, spot in enumerate(asked.spots):
 
@@ -187,17 +215,15 @@ LOOK = Sampling(max_tokens=1, temperature=0.0, top_p=1.0, seed=0, top_logprobs=T
 """One token, and the likeliest in its place."""
 
 
-def at_spot(question: wire.Chat | wire.Complete, spot: Spot, order: Order) -> wire.Chat | wire.Complete:
+def at_spot(question: wire.Complete, spot: Spot, order: Order) -> wire.Complete:
     """The question whose first token is the one at this place of the answer: the text before it is already there."""
-    picking = questions.picking_of(LOOK, 0)
-    if isinstance(question, wire.Complete):
-        return wire.Complete(order, picking, question.prompt + spot.before)
-    turns = question.turns
-    if spot.before and turns[-1].role == "assistant":
-        turns = (*turns[:-1], Turn("assistant", turns[-1].content + spot.before))
-    elif spot.before:
-        turns = (*turns, Turn("assistant", spot.before))
-    return wire.Chat(order, picking, turns)
+    return wire.Complete(order, questions.picking_of(LOOK, 0), question.prompt + spot.before)
+
+
+def _again(question: wire.Chat, places: Sequence[Spot], order: Order) -> wire.Chat:
+    """The same question, for the first tokens of its answer only, with more to compare."""
+    picking = msgspec.structs.replace(question.picking, max_tokens=max(1, len(places)), top=TOP_OF_CHECKER)
+    return wire.Chat(order, picking, question.turns)
 
 
 def _sentence(asked: _Asked, found: float, by: str) -> str:

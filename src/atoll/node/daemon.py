@@ -31,6 +31,7 @@ from atoll.node.member import Jobs
 from atoll.node.network import Answer, Network
 from atoll.node.peers import Directory
 from atoll.node.server import Server
+from atoll.node.serving import Serving
 from atoll.node.settler import PEER_ALPN, Settler
 from atoll.node.survey import About, Survey
 from atoll.node.transport import Limits as TransportLimits
@@ -145,6 +146,8 @@ class Node:
         self.jobs = Jobs(self)
         self.jobs.share_again()
         self.server = Server(self)
+        self.serving = Serving(self)
+        self.answers = self.serving.answers
         self._survey = Survey(self)
         if self.roles & GATEWAY:
             self.spawn(self._survey.run())
@@ -185,8 +188,8 @@ class Node:
         async def peers(_: bytes, payload: bytes) -> bytes:
             return self.server.peer(payload)
 
-        async def answers(_: bytes, payload: bytes) -> bytes:
-            return await self.server.predict(payload)
+        async def answers(peer: bytes, payload: bytes) -> bytes:
+            return await self.serving.handle(peer, payload)
 
         handlers: dict[bytes, Answer] = {messages.ALPN: training, transfer.ALPN: blobs, PEER_ALPN: peers}
         if self.roles & HOLDER:
@@ -215,6 +218,8 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "serving"):
+            await self.serving.close()
         if hasattr(self, "jobs"):
             await self.jobs.close()
             await self.courier.close()
@@ -309,6 +314,7 @@ class Node:
                     self._list_peers()
                 await self.jobs.follow()
                 await self.settler.step([one for one in self.jobs.runners if self.jobs.takes_part(one.id)])
+                await self.serving.step()
                 if time.time() > greeted + 10:
                     greeted = time.time()
                     self.spawn(self._greet())

@@ -51,10 +51,12 @@ MAX_SERVERS = 64
 
 @dataclass(frozen=True)
 class Market:
-    """Where answers can be had. `servers`: accounts that may be asked now; `fits`: whether a model can run here."""
+    """Where answers can be had. `servers`: accounts that may be asked now; `known`: what the catalogue says of a model
+    whose file may not be here; `fits`: whether a model can run here."""
 
     local: Answers
     servers: Callable[[], Sequence[bytes]]
+    known: Callable[[str], ModelInfo | None] = lambda _: None
     fits: Callable[[ModelInfo], bool] = lambda _: True
     dice: Callable[[], bytes] = lambda: os.urandom(32)
     clock: Callable[[], float] = time.time
@@ -124,8 +126,8 @@ class RoutedAnswers:
 
     async def _candidates(self, model: str, kind: Kind) -> list[Candidate]:
         """Who offers this model; raises UnknownModel if nobody does."""
-        info = self._local(model)
-        if not self._offers.by_server or self._market.clock() > self._offers.at + OFFERS_SECONDS:
+        info = self._local(model) or self._market.known(model)
+        if self._market.clock() > self._offers.at + OFFERS_SECONDS:
             await self.refresh()
         found = []
         for server, offering in self._offers.by_server.items():
@@ -158,7 +160,12 @@ class RoutedAnswers:
                 f"{len(x)} inputs of {x.nbytes} bytes; servers take 1 to {wire.MAX_INPUTS}, of 8 MiB in all."
             )
         data = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()
-        values, _, served = await self._numbers(model, lambda order: wire.Classify(order, len(x), data), len(x))
+        try:
+            values, _, served = await self._numbers(model, lambda order: wire.Classify(order, len(x), data), len(x))
+        except UnknownModel:
+            if self._remote:
+                raise
+            return await self._market.local.classify(model, x)
         return values, served
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embedded:
@@ -170,23 +177,30 @@ class RoutedAnswers:
                 f"{len(texts)} texts; servers take 1 to {wire.MAX_TEXTS}, each of {wire.MAX_TEXT_CHARS} signs."
             )
         asked = tuple(texts)
-        return Embedded(*await self._numbers(model, lambda order: wire.Embed(order, asked), len(asked)))
+        try:
+            return Embedded(*await self._numbers(model, lambda order: wire.Embed(order, asked), len(asked)))
+        except UnknownModel:
+            if self._remote:
+                raise
+            return await self._market.local.embed(model, texts)
 
     def chat(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Stream:
         """The next turn of a conversation."""
+        local = self._market.local
         if self._runs_here(model, "language"):
-            return self._market.local.chat(model, messages, sampling)
+            return local.chat(model, messages, sampling)
 
         def plan() -> MakeQuestion:
             turns, picking = questions.turns_of(messages), questions.picking_of(sampling, self._seed())
             return lambda order: wire.Chat(order, picking, turns)
 
-        return RemoteStream(self, model, plan, sampling.top_logprobs)
+        return RemoteStream(self, model, plan, self._fallback(lambda: local.chat(model, messages, sampling)), sampling)
 
     def complete(self, model: str, prompt: str, sampling: Sampling) -> Stream:
         """What comes after a text."""
+        local = self._market.local
         if self._runs_here(model, "language"):
-            return self._market.local.complete(model, prompt, sampling)
+            return local.complete(model, prompt, sampling)
 
         def plan() -> MakeQuestion:
             if len(prompt) > wire.MAX_TEXT_CHARS:
@@ -194,7 +208,13 @@ class RoutedAnswers:
             picking = questions.picking_of(sampling, self._seed())
             return lambda order: wire.Complete(order, picking, prompt)
 
-        return RemoteStream(self, model, plan, sampling.top_logprobs)
+        return RemoteStream(
+            self, model, plan, self._fallback(lambda: local.complete(model, prompt, sampling)), sampling
+        )
+
+    def _fallback(self, here: Callable[[], Stream]) -> Callable[[], Stream] | None:
+        """What is tried when no server offers the model: this device may find it yet, or says what to do."""
+        return None if self._remote else here
 
     def _seed(self) -> int:
         return int.from_bytes(self._market.dice()[:4], "big")
@@ -334,10 +354,21 @@ class RoutedAnswers:
 
 
 class RemoteStream:
-    """A text from a server, piece by piece (`answers.Stream`). It changes servers until the first piece came."""
+    """A text from a server, piece by piece (`answers.Stream`). It changes servers until the first piece came.
 
-    def __init__(self, routed: RoutedAnswers, model: str, plan: Callable[[], MakeQuestion], top: int) -> None:
-        self._routed, self._model, self._plan, self._top = routed, model, plan, top
+    `here` is what answers when no server offers the model.
+    """
+
+    def __init__(
+        self,
+        routed: RoutedAnswers,
+        model: str,
+        plan: Callable[[], MakeQuestion],
+        here: Callable[[], Stream] | None,
+        sampling: Sampling,
+    ) -> None:
+        self._routed, self._model, self._plan, self._here, self._top = routed, model, plan, here, sampling.top_logprobs
+        self._inner: Stream | None = None
         self._exchange: Exchange | None = None
         self._served = Served("", 0, "no")
         self._ended = False
@@ -346,17 +377,21 @@ class RemoteStream:
     @property
     def prompt_tokens(self) -> int:
         """How many tokens the question has; 0 before the first piece."""
+        if self._inner is not None:
+            return self._inner.prompt_tokens
         return self._exchange.prompt_tokens if self._exchange else 0
 
     @property
     def completion_tokens(self) -> int:
         """How many tokens the model has made so far."""
+        if self._inner is not None:
+            return self._inner.completion_tokens
         return sum(len(chunk.tokens) for chunk in self._exchange.chunks) if self._exchange else 0
 
     @property
     def served(self) -> Served:
         """Who answered; final after the last piece."""
-        return self._served
+        return self._served if self._inner is None else self._inner.served
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         """The pieces in order, once."""
@@ -365,6 +400,8 @@ class RemoteStream:
     async def aclose(self) -> None:
         """Stop the server if it is still at work; what it made is paid."""
         await self._pieces.aclose()
+        if self._inner is not None:
+            await self._inner.aclose()
         if self._exchange is not None and not self._ended:
             self._ended = True
             await self._routed.settle_later(self._exchange)
@@ -372,7 +409,16 @@ class RemoteStream:
     async def _run(self) -> AsyncGenerator[Piece, None]:
         failures: list[AtollError] = []
         make = self._plan()
-        for candidate in await self._routed.ranked(self._model, make):
+        try:
+            servers = await self._routed.ranked(self._model, make)
+        except UnknownModel:
+            if self._here is None:
+                raise
+            self._inner = self._here()
+            async for piece in self._inner:
+                yield piece
+            return
+        for candidate in servers:
             exchange = await self._routed.begin(candidate, make, failures)
             if exchange is None:
                 continue

@@ -49,7 +49,8 @@ class PostedEpoch:
 class View:
     """The state that all events so far add up to.
 
-    `deposits` are what payers have deposited and not asked back, `redeemed` what (payer, payee) have moved in all.
+    `deposits` are what payers have deposited and not asked back, `redeemed` what (payer, payee) have moved in all,
+    `leaving` the payers who have asked for some of their deposit back and did not fetch it yet.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class View:
         self.balances: dict[bytes, int] = {}
         self.deposits: dict[bytes, int] = {}
         self.redeemed: dict[tuple[bytes, bytes], int] = {}
+        self.leaving: set[bytes] = set()
         self._totals: list[JobTotal] = []
 
     def fold(self, found: Iterable[events.Event]) -> None:
@@ -90,17 +92,22 @@ class View:
                 self._totals = []
             case events.TotalPosted():  # a post's totals come before the post itself
                 self._totals.append(JobTotal(event.job, event.total, event.settled))
-            case events.Deposited() | events.WithdrawalRequested() | events.Redeemed():
+            case events.Deposited() | events.WithdrawalRequested() | events.Redeemed() | events.DepositWithdrawn():
                 self._apply_to_deposit(event)
             case _:
                 self._apply_to_job(event)
 
-    def _apply_to_deposit(self, event: events.Deposited | events.WithdrawalRequested | events.Redeemed) -> None:
+    def _apply_to_deposit(
+        self, event: events.Deposited | events.WithdrawalRequested | events.Redeemed | events.DepositWithdrawn
+    ) -> None:
         match event:
             case events.Deposited(account=account, deposit=deposit):
                 self.deposits[account] = deposit
             case events.WithdrawalRequested(account=account, deposit=deposit):
                 self.deposits[account] = deposit
+                self.leaving.add(account)
+            case events.DepositWithdrawn(account=account):
+                self.leaving.discard(account)
             case events.Redeemed(payer=payer, payee=payee, cumulative=cumulative, deposit=deposit):
                 self.deposits[payer] = deposit
                 self.redeemed[payer, payee] = cumulative

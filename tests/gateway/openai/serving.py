@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +33,10 @@ from atoll.inference.answers import (
     Served,
     TokenLogprob,
 )
+from atoll.inference.local.device import LocalAnswers
+from atoll.inference.local.shelf import Shelf
 from atoll.wire.reasons import Reason
+from tests.inference.local.files import model_bytes
 
 PAID = Served("0x" + "ab" * 20, 3 * 10**18 + 7, "yes")
 CONTEXT = 64  # words
@@ -40,23 +45,24 @@ CONTEXT = 64  # words
 @dataclass
 class Words:
     """A stream that says the words of a text one after the other. `gate`, if there is one, is awaited before each
-    word but the first."""
+    word but the first; `held` tells that the second word waits there."""
 
     text: Callable[[], Sequence[str]]
     sampling: Sampling
     prompt: int
     served: Served
     gate: asyncio.Semaphore | None = None
-    closed: int = 0
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    _said: int = 0
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         words = list(self.text())[: self.sampling.max_tokens]
         self.prompt_tokens = self.prompt
         for index, word in enumerate(words):
             if index and self.gate is not None:
+                self.held.set()
                 await self.gate.acquire()
             yield Piece(word, (index,), self._logprobs(word))
         self.completion_tokens = len(words)
@@ -69,7 +75,7 @@ class Words:
         return (TokenLogprob(likely[0], tuple(likely)),)
 
     async def aclose(self) -> None:
-        self.closed += 1
+        self.closed.set()
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Echo:
     pictures from bright ones."""
 
     gate: asyncio.Semaphore | None = None
-    streams: list[Words] = field(default_factory=list)
+    streams: asyncio.Queue[Words] = field(default_factory=asyncio.Queue)
     kinds: ClassVar[dict[str, str]] = {
         "echo": "language", "paid": "language", "broken": "language", "poor": "language",
         "counts": "embedding", "brightness": "classifier",
@@ -128,7 +134,7 @@ class Echo:
         stream = Words(said, sampling, prompt, PAID if model == "paid" else LOCAL, self.gate)
         if model == "broken":
             stream = Broken(said, sampling, prompt, LOCAL)
-        self.streams.append(stream)
+        self.streams.put_nowait(stream)
         return stream
 
 
@@ -146,38 +152,52 @@ def make_app(answers: Answers, home: Path, limits: Limits | None = None) -> Star
     return Starlette(routes=make_routes(answers, Keys(home), limits=limits, gauges={"tabs": lambda: 3}))
 
 
-class _Server(uvicorn.Server):
+class Quiet(uvicorn.Server):
+    """A server that leaves the signals to the tests."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
 @contextlib.contextmanager
-def served(
-    make: Callable[[], Starlette], close: Callable[[], Coroutine[Any, Any, None]] | None = None
-) -> Iterator[str]:
-    """A real server on loopback, in a thread with its own loop; its URL. `close` runs in that loop at the end."""
+def served(make: Callable[[], AbstractAsyncContextManager[Starlette]]) -> Iterator[str]:
+    """A real server on loopback, in a thread with its own loop, in which the app is made; its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    begun = threading.Event()
-    servers: list[_Server] = []
+    begun: Future[Quiet] = Future()
 
     async def run() -> None:
-        config = uvicorn.Config(
-            make(), log_config=None, log_level="critical", access_log=False, lifespan="off", ws="none",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        servers.append(_Server(config))
-        begun.set()
-        await servers[0].serve(sockets=[listener])
-        if close is not None:
-            await close()
+        async with make() as app:
+            config = uvicorn.Config(
+                app, log_config=None, log_level="critical", access_log=False, lifespan="off", ws="none",
+                timeout_graceful_shutdown=1,
+            )  # fmt: skip
+            server = Quiet(config)
+            begun.set_result(server)
+            await server.serve(sockets=[listener])
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    begun.wait(60)
+    server = begun.result(60)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        servers[0].should_exit = True
+        server.should_exit = True
         thread.join(30)
         listener.close()
+
+
+@contextlib.asynccontextmanager
+async def local_models(home: Path) -> AsyncIterator[Starlette]:
+    """The API on the models of this device: the small language model, the sentence encoder, a classifier."""
+    device = LocalAnswers(Shelf(home / "models"))
+    await device.add(model_bytes("cnn"))
+    try:
+        yield make_app(device, home)
+    finally:
+        await device.close()
+
+
+def as_is(app: Starlette) -> Callable[[], AbstractAsyncContextManager[Starlette]]:
+    """For an app that needs nothing to be made or ended."""
+    return lambda: contextlib.nullcontext(app)

@@ -393,6 +393,13 @@ def test_with_keys_everybody_needs_one(tmp_path: Path) -> None:
     assert ask("/health", home=tmp_path).status_code == 200
 
 
+def test_a_damaged_file_of_keys_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("{")
+    response = ask("/v1/models", home=tmp_path)
+    assert response.status_code == 500
+    assert str(tmp_path) not in problem(response)["message"]  # the log tells the owner
+
+
 def test_a_key_that_has_spent_its_limit_is_402(tmp_path: Path) -> None:
     text = keys.add_key(tmp_path, "laptop", PAID.cost + 1)
     asked = {"model": "paid", "messages": HELLO}

@@ -1,4 +1,4 @@
-"""A small network in simulated time, as a gateway sees it: real rounds, receipts and epochs; only the chain is events."""
+"""A small network in simulated time, as a gateway sees it: real rounds, receipts, epochs; only the chain is events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atoll.gateway.guard import Guard
 from atoll.gateway.pages.actions import Actions
 from atoll.gateway.pages.facts import Followed, Held, JobFacts, Missing, ModelFacts, Place, Snapshot
 from atoll.gateway.pages.reading import round_now
-from atoll.gateway.pages.site import Site
+from atoll.gateway.pages.site import Site, not_found
 from atoll.graph.archive import ModelFile, pack_model
 from atoll.graph.fixed import decode_model
 from atoll.graph.session import LocalEngine
@@ -200,7 +200,7 @@ class Town:
 def app_of(source: Any, node: Any = None) -> Guard:
     """The dashboard over these facts, behind its guard; `node` is what actions act upon."""
     site = Site(source, Actions(node, OWNER))
-    return Guard(Starlette(routes=site.routes(), exception_handlers={404: site.not_found}))
+    return Guard(Starlette(routes=site.routes(), exception_handlers={404: not_found}))
 
 
 @contextmanager

@@ -17,10 +17,13 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from atoll.config import Settings
 from atoll.errors import Unreachable
-from atoll.gateway.tabs.web import routes
+from atoll.gateway.tabs.relay import Relay
+from atoll.gateway.tabs.web import routes_of
 from atoll.graph.manifest import Manifest
 from atoll.ledger import events
 from atoll.ledger.records import Addresses
@@ -35,7 +38,7 @@ from atoll.node.view import View
 from atoll.sim.faults import Faults
 from atoll.sim.network import DOMAIN, JOBS_CONTRACT, Network, Options, SimNode
 from atoll.sim.scenario import material as sim_material
-from atoll.training.context import GATEWAY, WORKER, Member
+from atoll.training.context import GATEWAY, WORKER, Member, light_accounts
 from atoll.training.data import bundled_mnist
 from atoll.training.events import Finished
 from atoll.transfer.blobs import BlobStore
@@ -75,7 +78,7 @@ class TabNode(SimNode):
     def serves(self, name: bytes) -> bool:
         """The gateway serves what its tabs uploaded."""
         if self.house.blobs.has(name):
-            self.blobs[name] = self.house.tampered(self.house.blobs.get(name))
+            self.blobs[name] = self.house.blobs.get(name)
         return self.alive and name in self.blobs
 
     async def fetch(self, name: bytes, sources: Sequence[bytes]) -> bytes:
@@ -91,7 +94,6 @@ class House:
     tabs: int = 1
     rounds: int = 2
     max_tabs: int = 64
-    tampered: Callable[[bytes], bytes] = lambda data: data
     said: list[tuple[bytes, bytes]] = field(default_factory=list)
     simulated: float = 0.0
     deaf: bool = False
@@ -140,7 +142,7 @@ class House:
         known = Material(self.manifest, self.material.step_graph, b"", b"", b"", None)
         self.jobs = SimpleNamespace(runners=[self.runner], materials={job: known}, finished={job: []})
         policy = self.manifest.policy
-        prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price)
+        prices = Prices(policy.unit_price, policy.audit_price, policy.validator_price, self.manifest.segments)
         book = Book()
         book.open_job(job, JobAccount(prices, self.rounds, policy.epoch_rounds, 10**24))
         self.settler = SimpleNamespace(book=book)
@@ -184,7 +186,7 @@ class House:
         finished: list[Finished] = self.jobs.finished[job]
         while len(finished) < len(core.certificates):
             one = self.network.history[len(finished)]
-            self.settler.book.certified(job, one.round, one.certificate)
+            self.settler.book.certified(job, one.round, one.certificate, light_accounts(self.network.enlisted))
             finished.append(one)
         if core.standing.model not in self.blobs.ids():
             for node in self.network.by_index[:NODES]:
@@ -206,12 +208,14 @@ class House:
             await asyncio.sleep(0.005)
 
     @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[str]:
-        """Serve on a free port; yields "host:port"."""
+    async def open(self, more: Sequence[BaseRoute] = (), guards: Sequence[Middleware] = ()) -> AsyncIterator[str]:
+        """Serve on a free port, with more routes behind `guards`; yields "host:port"."""
         self.tasks: list[asyncio.Future[None]] = []
         self.network._begin()
         self.runner.job = self.observer.job
-        app = Starlette(routes=routes(cast(Node, self)))
+        self.relay = Relay(cast(Node, self))
+        self.spawn(self.relay.run())
+        app = Starlette(routes=[*routes_of(self.relay), *more], middleware=guards)
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         port = listener.getsockname()[1]
         config = uvicorn.Config(

@@ -186,14 +186,15 @@ class Tab:
                 x, y = (np.stack([pair[part] for pair in read]) for part in (0, 1))
                 return x.reshape(*rows.shape, *form.x_shape), y.reshape(*rows.shape, *form.y_shape)
 
-            shards = self.states["round"]["unit"]["shards"]
+            shards = self.states["round"]["unit"]["shards"]  # the number of shards is the same in all rounds
             self._bench = Workbench(Bench(manifest, step, _Engine(), self.fetch, self.keep, gather, shards))
         return self._bench
 
     # -- working ---------------------------------------------------------------------------------------------------
     async def work(self, rounds: int) -> None:
         """Do what is asked until so many verdicts about own units came."""
-        await self.do(self.states["round"])
+        if "round" in self.states:
+            await self.do(self.states["round"])
         while sum(verdict["kind"] == "unit" for verdict in self.verdicts) < rounds:
             frame = await self.receive()
             if frame["type"] == "round":

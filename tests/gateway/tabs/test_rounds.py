@@ -8,8 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from atoll.errors import Refused
 from atoll.training.committee import UNIT
 from atoll.training.context import LIGHT, WORKER
+from atoll.transfer.blobs import BlobStore
+from atoll.transfer.client import fetch_blob
+from atoll.transfer.messages import Chunk
+from atoll.transfer.service import TransferService
 from atoll.wire.hashing import ZERO_HASH, keccak
 from atoll.wire.identity import AccountKey
 from atoll.wire.messages import (
@@ -26,6 +33,7 @@ from atoll.wire.messages import (
     unseal,
 )
 from atoll.wire.reasons import Reason
+from atoll.wire.rpc import decode_body, decode_response, encode_body, encode_ok
 from tests.gateway.tabs.house import House
 from tests.gateway.tabs.tab import Tab
 
@@ -149,18 +157,37 @@ def test_a_restarted_gateway_goes_on_for_tabs_that_left(tmp_path: Path) -> None:
     assert verdict_on(second, second.observer.account) == [Reason.OK]
 
 
+def altered(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
 def test_a_gateway_that_alters_what_it_serves_is_noticed_by_the_validators(tmp_path: Path) -> None:
-    """They ask for the update by its hash: other bytes are no answer, and nobody takes them for the tab's work."""
+    """Blobs are asked for by their hash: other bytes are refused, and nobody takes them for the tab's work."""
+    store = BlobStore(tmp_path / "relay", 1 << 20)
+    update = store.put(b"what the tab uploaded")
+    honest = TransferService(store)
+
+    async def lying(account: bytes, alpn: bytes, payload: bytes) -> bytes:
+        chunk = decode_body(Chunk, decode_response(honest.handle(payload)))
+        return encode_ok(encode_body(Chunk(chunk.size, altered(chunk.data))))
+
+    with pytest.raises(Refused) as caught:
+        asyncio.run(fetch_blob(update, [b"gateway"], lying, 1 << 20))
+    assert caught.value.reason is Reason.WRONG_HASH
+
+
+def test_an_envelope_that_a_gateway_alters_speaks_for_nobody(tmp_path: Path) -> None:
+    """The signature covers every byte: another digest is another signer, who is not enlisted."""
     house = House(tmp_path, rounds=1)
-    house.tampered = lambda data: data[:-1] + bytes([data[-1] ^ 1])
-    tab = play(house, lambda tab: tab.work(1))
-    assert own(tab) == [(0, "NOT_REVEALED", "0")]
-    update = next(body.update for body in said_by(house) if isinstance(body, Reveal))
-    assert not any(update in node.blobs for node in house.network.by_index if node is not house.observer)
-
-
-def said_by(house: House) -> list[Body]:
-    return [unseal(house.domain, raw).body for _, raw in house.said]
+    key, job = house.observer.key, house.runner.id
+    commit = seal(house.domain, Commit(job, 0, ZERO_HASH, keccak(b"work")), key.address, key.sign_digest)
+    forged = unseal(house.domain, commit.raw.replace(keccak(b"work"), keccak(b"other work")))
+    assert forged.account != key.address
+    node = house.network.by_index[0]
+    node.start()
+    node.receive(forged.raw)
+    house.journal.close()
+    assert node.notes == ["UNKNOWN_ACCOUNT: the sender is not enlisted in this job"]
 
 
 def test_only_the_present_phase_is_spoken_for(tmp_path: Path) -> None:

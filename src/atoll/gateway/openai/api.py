@@ -46,9 +46,9 @@ class Limits:
     body_bytes: int = 128 << 20
 
 
-def routes(node: Node) -> list[BaseRoute]:
-    """The API of a node, with the keys of its home."""
-    return make_routes(node.answers, Keys(node.home))
+def routes(node: Node, gauges: Gauges | None = None) -> list[BaseRoute]:
+    """The API of a node, with the keys of its home; `gauges` as for `make_routes`."""
+    return make_routes(node.answers, Keys(node.home), gauges=gauges)
 
 
 def make_routes(

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
+from atoll.errors import InternalError, MachineError
 from atoll.gateway.openai.faults import ApiError, fault_of
 from atoll.gateway.openai.keys import ApiKey, Keys
 from atoll.gateway.openai.questions import MAX_BODY_BYTES, Question, parse
@@ -58,7 +59,7 @@ class Endpoint:
         except Exception as error:  # whatever it is, the client gets JSON and the others go on
             fault = fault_of(error)
             code = fault.code
-            if fault.code == "internal":
+            if fault.code in (InternalError.code, MachineError.code):
                 log.exception("a request to %s failed", self._path)
             with contextlib.suppress(OSError):
                 await out.fault(fault)

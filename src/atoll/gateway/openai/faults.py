@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from atoll.errors import (
-    AtollError,
     ChainError,
+    EngineFailed,
+    InternalError,
+    MachineError,
     MissingExtra,
     PeerError,
     Refused,
@@ -85,9 +87,11 @@ def fault_of(error: Exception) -> ApiError:
         return ApiError(400, str(error), error.code)
     if isinstance(error, PeerError | ChainError):
         return ApiError(502, str(error), error.code)
-    if isinstance(error, AtollError):
+    if isinstance(error, EngineFailed):
         return ApiError(500, str(error), error.code)
-    return ApiError(500, "A mistake inside Atoll: the node's log tells more. Please report it.", "internal")
+    if isinstance(error, MachineError):  # its message names files of the owner
+        return ApiError(500, "Something is wrong with the node's device: its log tells more.", MachineError.code)
+    return ApiError(500, "A mistake inside Atoll: the node's log tells more. Please report it.", InternalError.code)
 
 
 def _refusal(error: Refused) -> ApiError:

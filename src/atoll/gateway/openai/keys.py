@@ -26,9 +26,9 @@ MAX_KEYS = 1000
 _MAX_FILE_BYTES = 1 << 20
 _SCHEMA = "CREATE TABLE IF NOT EXISTS spent (digest TEXT PRIMARY KEY, amount TEXT NOT NULL) STRICT, WITHOUT ROWID"
 
-Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Amount = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
-Named = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Amount = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,78}\Z")]
+Named = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")]
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -61,7 +61,8 @@ def one_model(service: Service, path: Mapping[str, str]) -> Reply:
 def find(answers: Answers, name: str) -> ModelInfo:
     """A model of the list by its id; raises UnknownModel."""
     known = answers.models()
-    found = next((one for one in known if one.id == name), None)
+    blob = name.strip().lower().removeprefix("0x")
+    found = next((one for one in known if name == one.id or (one.blob and blob == one.blob)), None)
     if found is None:
         shown = ", ".join(one.id for one in known[:8]) or "none"
         raise UnknownModel(f"There is no model {name!r:.80} here; the models are: {shown}.")
@@ -79,8 +80,11 @@ async def classify(call: Call, question: Classify) -> Reply:
     """Classes of pictures."""
     info = find(call.service.answers, question.model)
     form = info.card.get("input")
-    if info.kind != "classifier" or not isinstance(form, Mapping):
-        raise ApiError(400, f"The model {info.id} is no classifier of pictures.", "bad_input", "model")
+    if info.kind != "classifier":
+        raise ApiError(400, f"The model {info.id} is no classifier.", "bad_input", "model")
+    if not isinstance(form, Mapping):
+        told = f"Nothing here tells what the model {info.id} takes: its file has to be on this device first."
+        raise ApiError(400, told, "bad_input", "model")
     x = await asyncio.to_thread(_pictures, question, form)
     scores, served = await call.service.answers.classify(question.model, x)
     call.used(question.model, 0, 0, served)

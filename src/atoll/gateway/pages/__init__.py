@@ -1,5 +1,5 @@
 """The dashboard: pages with JSON twins, live updates, and a few actions of the owner."""
 
-from atoll.gateway.pages.site import routes
+from atoll.gateway.pages.site import not_found, routes
 
-__all__ = ["routes"]
+__all__ = ["not_found", "routes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from atoll import __version__
 from atoll.gateway import qr
-from atoll.gateway.assets import Assets
+from atoll.gateway.assets import Assets, version_of
 from atoll.gateway.guard import owner_token
 from atoll.gateway.pages import money, network, store, words
 from atoll.gateway.pages.actions import Actions
@@ -57,8 +58,7 @@ class Site:
 
     def __init__(self, reader: Source, actions: Actions) -> None:
         self._reader, self._actions = reader, actions
-        self._assets, self._feed = Assets(), Feed(reader.snapshot)
-        self._environment = make_environment(self._assets.version)
+        self._feed, self._environment = Feed(reader.snapshot), make_environment()
 
     def routes(self) -> list[BaseRoute]:
         """In an order in which a twin goes before a page whose address it could be taken for."""
@@ -75,7 +75,7 @@ class Site:
             Route("/actions/claim", self._actions.claim, methods=["POST"]),
             Route("/actions/stop", self._actions.stop, methods=["POST"]),
             *pages,
-            Mount("/static", self._assets),
+            Mount("/static", Assets()),
         ]
 
     def _page(self, page: Page, twin: bool) -> Callable[[Request], Awaitable[Response]]:
@@ -87,7 +87,7 @@ class Site:
             try:
                 found = await self._show(page, named)
             except Missing as missing:
-                return self.error(request, 404, str(missing), as_json)
+                return error(request, 404, str(missing), as_json)
             if as_json:
                 return JSONResponse(found, headers={"Vary": "Accept"})
             return HTMLResponse(self._render(page, named, found), headers={"Vary": "Accept"})
@@ -109,24 +109,12 @@ class Site:
             data=found, topics=topics, twin=twin, here=page.path
         )
 
-    def error(self, request: Request, status: int, sentence: str, as_json: bool | None = None) -> Response:
-        """A page, or its twin, that says why there is nothing to show."""
-        if as_json if as_json is not None else _wants_json(request):
-            return JSONResponse({"error": sentence}, status)
-        template = self._environment.get_template("error.html")
-        shown = template.render(data={"status": status, "error": sentence}, topics="", twin="", here="")
-        return HTMLResponse(shown, status)
-
-    async def not_found(self, request: Request, _: Exception) -> Response:
-        """For an address that no part of a gateway answers: an exception handler of Starlette."""
-        return self.error(request, 404, f"There is no page {request.url.path[:200]} here.")
-
     def _found(self, work: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
                 return await work(request)
             except Missing as missing:
-                return self.error(request, 404, str(missing))
+                return error(request, 404, str(missing))
 
         return answer
 
@@ -151,8 +139,24 @@ class Site:
         return RedirectResponse("/static/icon.svg", 308)
 
 
-def make_environment(version: str) -> jinja2.Environment:
-    """The templates: everything is escaped, a name that is not there is an error. `version` is that of the files."""
+def error(request: Request, status: int, sentence: str, as_json: bool | None = None) -> Response:
+    """A page, or its twin, that says why there is nothing to show."""
+    if as_json if as_json is not None else _wants_json(request):
+        return JSONResponse({"error": sentence}, status)
+    template = make_environment().get_template("error.html")
+    shown = template.render(data={"status": status, "error": sentence}, topics="", twin="", here="")
+    return HTMLResponse(shown, status)
+
+
+async def not_found(request: Request, _: Exception) -> Response:
+    """For an address that no part of a gateway answers: an exception handler of Starlette."""
+    return error(request, 404, f"There is no page {request.url.path[:200]} here.")
+
+
+@cache
+def make_environment() -> jinja2.Environment:
+    """The templates: everything is escaped, a name that is not there is an error."""
+    version = version_of()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

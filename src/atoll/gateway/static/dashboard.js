@@ -160,20 +160,51 @@ const CHARTS = {
     rows: (twin) => twin.curve,
     x: "round",
     series: () => [
-      { key: "accuracy", label: "accuracy", scale: "share", stroke: token("--accent"), width: 2.5, value: (_, v) => percent(v) },
-      { key: "loss", label: "loss", scale: "loss", stroke: token("--warn"), width: 1.5, dash: [5, 4], value: (_, v) => v?.toFixed(4) ?? "–" },
+      {
+        key: "accuracy",
+        label: "accuracy",
+        scale: "share",
+        stroke: token("--accent"),
+        width: 2.5,
+        value: (_, v) => percent(v),
+      },
+      {
+        key: "loss",
+        label: "loss",
+        scale: "loss",
+        stroke: token("--warn"),
+        width: 1.5,
+        dash: [5, 4],
+        value: (_, v) => v?.toFixed(4) ?? "–",
+      },
     ],
-    scales: { share: { range: (_, low, high) => [Math.max(0, Math.min(low - 0.05, 0.9)), Math.min(1, high + 0.02)] }, loss: { range: (_, __, high) => [0, high * 1.1 || 1] } },
-    axes: () => [axis("share", 3, (value) => `${Math.round(100 * value)} %`), axis("loss", 1, (value) => String(Number(value.toPrecision(3))))],
+    scales: {
+      share: { range: (_, low, high) => [Math.max(0, Math.min(low - 0.05, 0.9)), Math.min(1, high + 0.02)] },
+      loss: { range: (_, __, high) => [0, high * 1.1 || 1] },
+    },
+    axes: () => [
+      axis("share", 3, (value) => `${Math.round(100 * value)} %`),
+      axis("loss", 1, (value) => String(Number(value.toPrecision(3)))),
+    ],
   },
   earnings: {
-    rows: (twin) => twin.earnings.epochs.map((row) =>
-      Object.fromEntries(Object.entries(row).map(([key, value]) => [key, typeof value === "string" ? Number(value) / 1e18 : value]))),
+    rows: (twin) =>
+      twin.earnings.epochs.map((row) =>
+        Object.fromEntries(
+          Object.entries(row).map(([key, value]) => [key, typeof value === "string" ? Number(value) / 1e18 : value]),
+        ),
+      ),
     x: "epoch",
-    series: () => ["training unit", "audit", "replica of a disputed unit", "committee duty"].map((key, at) => ({
-      key, label: key, scale: "amount", stroke: [token("--accent"), token("--warn"), token("--bad"), token("--soft")][at],
-      width: 2, dash: [[], [6, 3], [2, 3], [8, 3, 2, 3]][at], value: (_, v) => tokens(v),
-    })),
+    series: () =>
+      ["training unit", "audit", "replica of a disputed unit", "committee duty"].map((key, at) => ({
+        key,
+        label: key,
+        scale: "amount",
+        stroke: [token("--accent"), token("--warn"), token("--bad"), token("--soft")][at],
+        width: 2,
+        dash: [[], [6, 3], [2, 3], [8, 3, 2, 3]][at],
+        value: (_, v) => tokens(v),
+      })),
     scales: { amount: { range: (_, __, high) => [0, high * 1.1 || 1] } },
     axes: () => [axis("amount", 3, tokens)],
   },
@@ -196,7 +227,9 @@ class Chart {
     this.rows = [];
     this.plot = null;
     this.box = $(".plot", figure);
-    new ResizeObserver(() => this.plot?.setSize(this.size())).observe(this.box);
+    new ResizeObserver(
+      () => this.plot && this.plot.width !== this.size().width && this.plot.setSize(this.size()),
+    ).observe(this.box);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw(true));
     if (!this.job) this.fresh = () => this.load();
   }
@@ -218,27 +251,41 @@ class Chart {
   }
 
   size() {
-    const below = $(".u-legend", this.box)?.offsetHeight ?? 34;
-    return { width: Math.max(240, this.box.clientWidth), height: Math.max(160, this.box.clientHeight - below) };
+    const width = Math.max(240, this.box.clientWidth);
+    return { width, height: width < 600 ? 200 : 270 };
   }
 
   draw(anew = false) {
     const series = this.kind.series();
-    const data = [this.rows.map((row) => row[this.kind.x]), ...series.map(({ key }) => this.rows.map((row) => row[key] ?? null))];
+    const data = [
+      this.rows.map((row) => row[this.kind.x]),
+      ...series.map(({ key }) => this.rows.map((row) => row[key] ?? null)),
+    ];
     if (this.plot && !anew) {
       this.plot.setData(data);
       return;
     }
     this.plot?.destroy();
-    const across = { ...ink(false), values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : "")) };
+    const across = {
+      ...ink(false),
+      incrs: [1, 2, 5].flatMap((step) => [1, 10, 100, 1000, 1e4, 1e5].map((tens) => step * tens)).sort((a, b) => a - b),
+      values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : "")),
+    };
     const range = (_, low, high) => [low ?? 0, Math.max(high ?? 0, (low ?? 0) + 5)];
-    this.plot = new window.uPlot({
-      ...this.size(),
-      series: [{ label: this.kind.x }, ...series.map((one) => ({ spanGaps: true, points: { show: this.rows.length < 40, size: 6 }, ...one }))],
-      scales: { x: { time: false, range }, ...this.kind.scales },
-      axes: [across, ...this.kind.axes()],
-      cursor: { drag: { setScale: false } },
-    }, data, this.box);
+    this.plot = new window.uPlot(
+      {
+        ...this.size(),
+        series: [
+          { label: this.kind.x },
+          ...series.map((one) => ({ spanGaps: true, points: { show: this.rows.length < 40, size: 6 }, ...one })),
+        ],
+        scales: { x: { time: false, range }, ...this.kind.scales },
+        axes: [across, ...this.kind.axes()],
+        cursor: { drag: { setScale: false } },
+      },
+      data,
+      this.box,
+    );
   }
 }
 
@@ -281,11 +328,15 @@ function ask() {
   input.value = "";
   dialog.showModal();
   return new Promise((done) => {
-    dialog.addEventListener("close", () => {
-      const owner = dialog.returnValue === "ok" ? input.value.trim() : "";
-      if (owner) sessionStorage.setItem(KEY, owner);
-      done(owner);
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        const owner = dialog.returnValue === "ok" ? input.value.trim() : "";
+        if (owner) sessionStorage.setItem(KEY, owner);
+        done(owner);
+      },
+      { once: true },
+    );
   });
 }
 

@@ -1,9 +1,18 @@
-// The statement's proof: each receipt is recomputed here from the published bytes, up to the roots that the chain holds.
+// The statement's proof: each receipt is recomputed here from the published bytes, up to the roots on the chain.
 //
 // What the chain holds is told by this gateway; the roots are shown, so that anyone can compare them with a node of
 // their own. All else is worked out in this page: BLAKE3 of the blob, EIP-712 digests, both trees, the sums.
 
-import { accountTree, amountText, claimOf, compareReceipts, decodeEpoch, postOf, receiptDigest, receiptsTree } from "./atoll/receipts.js";
+import {
+  accountTree,
+  amountText,
+  claimOf,
+  compareReceipts,
+  decodeEpoch,
+  postOf,
+  receiptDigest,
+  receiptsTree,
+} from "./atoll/receipts.js";
 import { blobId, equal, hex, unhex } from "./atoll/hashing.js";
 import { verify } from "./atoll/merkle.js";
 
@@ -34,7 +43,7 @@ async function fetchEpoch(number) {
 
 const root = (bytes) => `0x${hex(bytes)}`;
 
-/** What the chain holds of an epoch against what its published receipts give: the first difference, or an empty text. */
+/** What the chain holds of an epoch against what its receipts give: the first difference, or an empty text. */
 function differs({ number, chain, published, post, blob }) {
   const pairs = [
     ["blob's id", blob, chain.blob],
@@ -45,7 +54,9 @@ function differs({ number, chain, published, post, blob }) {
     ["number of accounts", post.accounts, chain.accounts],
   ];
   const wrong = pairs.find(([, ours, theirs]) => ours !== theirs);
-  return wrong ? `epoch ${number}: the ${wrong[0]} is ${wrong[1]} by the published receipts, but the chain has ${wrong[2]}` : "";
+  return wrong
+    ? `epoch ${number}: the ${wrong[0]} is ${wrong[1]} by the published receipts, but the chain has ${wrong[2]}`
+    : "";
 }
 
 /**
@@ -56,18 +67,30 @@ export async function check(line) {
   const epoch = await epochOf(line.epoch);
   const wrong = differs(epoch);
   if (wrong) return { match: false, sentence: wrong, steps: [] };
-  const wanted = { job: unhex(line.job), round: line.round, unit: unhex(line.unit || "00".repeat(32)), kind: line.kind, account };
+  const wanted = {
+    job: unhex(line.job),
+    round: line.round,
+    unit: unhex(line.unit || "00".repeat(32)),
+    kind: line.kind,
+    account,
+  };
   const index = epoch.published.receipts.findIndex((one) => compareReceipts(one, wanted) === 0);
-  if (index < 0) return { match: false, sentence: `epoch ${line.epoch}: this receipt is not among the published ones`, steps: [] };
+  if (index < 0)
+    return { match: false, sentence: `epoch ${line.epoch}: this receipt is not among the published ones`, steps: [] };
   const receipt = epoch.published.receipts[index];
   if (String(receipt.amount) !== line.amount || receipt.reason !== line.reason) {
-    const said = `the published receipt pays ${receipt.amount} with reason ${receipt.reason}; this page says ${line.amount} with reason ${line.reason}`;
+    const told = `this page says ${line.amount} with reason ${line.reason}`;
+    const said = `the published receipt pays ${receipt.amount} with reason ${receipt.reason}; ${told}`;
     return { match: false, sentence: `epoch ${line.epoch}: ${said}`, steps: [] };
   }
   const digest = receiptDigest(receipt, verifier);
   const proof = epoch.tree.prove(index);
   if (!verify(unhex(epoch.chain.receipts_root), epoch.chain.receipts, index, digest, proof)) {
-    return { match: false, sentence: `epoch ${line.epoch}: the proof of this receipt does not lead to the chain's root`, steps: [] };
+    return {
+      match: false,
+      sentence: `epoch ${line.epoch}: the proof of this receipt does not lead to the chain's root`,
+      steps: [],
+    };
   }
   const owed = await granted(epoch);
   return { match: !owed.wrong, sentence: owed.wrong, steps: steps(epoch, receipt, index, digest, proof, owed) };
@@ -84,8 +107,14 @@ async function granted(epoch) {
   const [cumulative, earlier] = [now?.cumulative ?? 0n, then?.cumulative ?? 0n];
   const adds = earlier + sum === cumulative;
   return {
-    wrong: adds ? "" : `epoch ${epoch.number}: ${mine.length} receipts add ${sum} to ${earlier}, but the chain's root grants ${cumulative}`,
-    mine: mine.length, sum, cumulative, earlier, claim: now,
+    wrong: adds
+      ? ""
+      : `epoch ${epoch.number}: ${mine.length} receipts add ${sum} to ${earlier}, but the chain grants ${cumulative}`,
+    mine: mine.length,
+    sum,
+    cumulative,
+    earlier,
+    claim: now,
   };
 }
 
@@ -96,8 +125,16 @@ function steps(epoch, receipt, index, digest, proof, owed) {
     [`Receipt ${index + 1} of ${epoch.published.receipts.length}: its digest (EIP-712)`, root(digest)],
     [`${proof.length} sibling hashes lead from it to the root of receipts`, path],
     ["Root of receipts, recomputed; the chain has the same", root(epoch.post.receiptsRoot)],
-    [`${owed.mine} receipts of this account add ${amountText(owed.sum)} to ${amountText(owed.earlier)}`, `${amountText(owed.cumulative)} ATL can be claimed in all`],
-    [owed.claim ? `The account is leaf ${owed.claim.index + 1} of ${epoch.published.accounts.length}` : "The account is owed nothing so far", `root of accounts ${root(accountTree(epoch.published.accounts).root)}`],
+    [
+      `${owed.mine} receipts of this account add ${amountText(owed.sum)} to ${amountText(owed.earlier)}`,
+      `${amountText(owed.cumulative)} ATL can be claimed in all`,
+    ],
+    [
+      owed.claim
+        ? `The account is leaf ${owed.claim.index + 1} of ${epoch.published.accounts.length}`
+        : "The account is owed nothing so far",
+      `root of accounts ${root(accountTree(epoch.published.accounts).root)}`,
+    ],
   ];
 }
 
@@ -128,11 +165,13 @@ function show(row, { match, sentence, steps: all }) {
   proof.className = "proof";
   const cell = proof.insertCell();
   cell.colSpan = row.cells.length;
+  const box = document.createElement("div"); // stays in view while the table is scrolled sideways
   const seal = document.createElement("p");
   seal.className = `seal ${match ? "good" : "bad"}`;
   seal.setAttribute("role", "status");
   seal.textContent = match ? "✓ matches the chain" : `✗ differs: ${sentence}`;
-  cell.append(seal, list(all));
+  box.append(seal, list(all));
+  cell.append(box);
   row.after(proof);
 }
 
@@ -163,6 +202,9 @@ document.querySelector("#check-all")?.addEventListener("click", async (event) =>
   for (const row of rows) right += await checkRow(row, false);
   const sum = document.querySelector("#check-sum");
   sum.className = right === rows.length ? "seal good" : "seal bad";
-  sum.textContent = right === rows.length ? `All ${right} lines: matches the chain.` : `${rows.length - right} of ${rows.length} lines differ.`;
+  sum.textContent =
+    right === rows.length
+      ? `All ${right} lines: matches the chain.`
+      : `${rows.length - right} of ${rows.length} lines differ.`;
   event.target.disabled = false;
 });

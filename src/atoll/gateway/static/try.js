@@ -104,7 +104,17 @@ function clear() {
 async function load(file) {
   const picture = await createImageBitmap(file);
   const side = Math.min(picture.width, picture.height);
-  pen.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, pad.width, pad.height);
+  pen.drawImage(
+    picture,
+    (picture.width - side) / 2,
+    (picture.height - side) / 2,
+    side,
+    side,
+    0,
+    0,
+    pad.width,
+    pad.height,
+  );
   if (channels === 1) grey();
   await ask();
 }
@@ -140,11 +150,15 @@ async function ask() {
 }
 
 function show(found, milliseconds) {
-  const order = found.map((score, at) => [score, at]).sort((left, right) => right[0] - left[0]).slice(0, SHOWN);
+  const order = found
+    .map((score, at) => [score, at])
+    .sort((left, right) => right[0] - left[0])
+    .slice(0, SHOWN);
   const name = (at) => String(classes[at] ?? at).slice(0, 60);
   say(`${name(order[0][1])}, ${(100 * order[0][0]).toFixed(1)} % sure`);
   $("#scores").replaceChildren(...order.map(([score, at]) => bar(name(at), score)));
-  $("#how").textContent = `Worked out in this page in ${milliseconds.toFixed(1)} ms; the hash of the model was checked.`;
+  $("#how").textContent =
+    `Worked out in this page in ${milliseconds.toFixed(1)} ms; the hash of the model was checked.`;
 }
 
 function bar(name, score) {
@@ -196,5 +210,8 @@ if (kind === "draw") {
   pad.addEventListener("pointercancel", () => (last = null));
 }
 $("#clear").addEventListener("click", clear);
-$("#picture").addEventListener("change", (event) => event.target.files[0] && load(event.target.files[0]).catch((error) => say(error.message)));
+$("#picture").addEventListener(
+  "change",
+  (event) => event.target.files[0] && load(event.target.files[0]).catch((error) => say(error.message)),
+);
 clear();

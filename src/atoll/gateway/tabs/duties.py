@@ -60,8 +60,8 @@ class Duties:
     @property
     def blobs(self) -> int:
         """How many blobs the round may ask of this account: states and update of each unit, one state a replay."""
-        own = (self.unit,) if self.unit is not None else ()
-        return sum(unit.segments + 2 for unit in (*own, *self.audits)) + len(self.replays)
+        units = [*self.audits, *([self.unit] if self.unit is not None else [])]
+        return sum(unit.segments + 2 for unit in units) + len(self.replays)
 
 
 def duties_of(job: Job, account: bytes) -> Duties | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from atoll.errors import Refused
+from atoll.errors import AtollError, Refused
 from atoll.gateway.tabs import telling
 from atoll.gateway.tabs.duties import Duties, check_saying, duties_of, named_blobs, served_blobs
 from atoll.gateway.tabs.limits import IDLE_SECONDS, Loads, Places
@@ -24,6 +24,7 @@ from atoll.gateway.tabs.outbox import Outbox
 from atoll.gateway.tabs.sponsor import Sponsor
 from atoll.node.material import Material
 from atoll.node.runner import Runner
+from atoll.wire.hashing import blob_id
 from atoll.wire.messages import Signed, unseal
 from atoll.wire.reasons import Reason
 
@@ -61,6 +62,7 @@ class _Followed:
     """What the relay knows of one job: what it has told, and what its tabs have said."""
 
     memory: Memory
+    manifest: bytes
     key: object = None
     enlisting: object = None
     chapter: telling.Chapter | None = None
@@ -179,7 +181,10 @@ class Relay:
         """Until the node stops."""
         try:
             while True:
-                self.step(time.monotonic())
+                try:
+                    self.step(time.monotonic())
+                except AtollError as error:  # the disk is full, say: tabs wait, the node goes on
+                    log.warning("browser tabs wait: %s", error)
                 await asyncio.sleep(STEP_SECONDS)
         finally:
             for job, followed in self._jobs.items():
@@ -196,7 +201,9 @@ class Relay:
     def _followed(self, runner: Runner) -> _Followed:
         known = self._jobs.get(runner.id)
         if known is None:
-            known = self._jobs[runner.id] = _Followed(Memory(), told=len(self.node.jobs.finished[runner.id]))
+            manifest = blob_id(self.node.jobs.materials[runner.id].manifest.to_bytes())
+            told = len(self.node.jobs.finished[runner.id])
+            known = self._jobs[runner.id] = _Followed(Memory(), manifest, told=told)
             self._remember(runner, known.memory)
             self._look(runner, known)
         return known
@@ -231,7 +238,7 @@ class Relay:
         followed.key = telling.state_key(job)
         followed.chapter = telling.chapter(job)
         material = self.node.jobs.materials[runner.id]
-        followed.served = served_blobs(job, self.node.view.jobs[runner.id].manifest, material.manifest)
+        followed.served = served_blobs(job, followed.manifest, material.manifest)
         for blob in followed.memory.forget(job.standing.round):
             self.node.blobs.unpin(blob)
 
@@ -267,7 +274,7 @@ class Relay:
             self._tell_round(tab, runner, self._followed(runner))
 
     def _tell_job(self, tab: Tab, runner: Runner) -> None:
-        material, manifest_id = self.node.jobs.materials[runner.id], self.node.view.jobs[runner.id].manifest
+        material, manifest_id = self.node.jobs.materials[runner.id], self._followed(runner).manifest
         size = self._size(material, manifest_id)
         frame = telling.job(runner.job, manifest_id, material.manifest, tab.account, size)
         tab.outbox.state(("job", runner.id), frame)

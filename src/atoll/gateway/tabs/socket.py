@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 
@@ -26,6 +27,8 @@ from atoll.gateway.tabs.relay import Relay, Tab
 from atoll.wire.hashing import Tag, tagged
 from atoll.wire.identity import recover
 from atoll.wire.reasons import Reason
+
+log = logging.getLogger(__name__)
 
 GOODBYE, REFUSED, TRY_LATER = 1000, 1008, 1013
 """Close codes (RFC 6455): as agreed; against the rules; ask again later."""
@@ -107,6 +110,9 @@ class _Conversation:
             for task in talking:
                 task.cancel()
             results = await asyncio.gather(*talking, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | TimeoutError):
+                log.error("a browser tab's socket ended: %r", result, exc_info=result)
         if tab.reason:
             await self._close(GOODBYE, tab.reason)
         elif not any(isinstance(result, WebSocketDisconnect) for result in results):

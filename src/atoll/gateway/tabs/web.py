@@ -41,6 +41,11 @@ def routes(node: Node) -> list[BaseRoute]:
     """All routes below /join that browser tabs speak to. Called in the loop of a node that is open."""
     relay = Relay(node)
     node.spawn(relay.run())
+    return routes_of(relay)
+
+
+def routes_of(relay: Relay) -> list[BaseRoute]:
+    """The routes of a relay that runs."""
     web = _Web(relay)
     return [
         WebSocketRoute("/join/socket", Door(relay).serve),

@@ -55,7 +55,8 @@ class Child:
         self._number = 0
         self._process: Process | None = None
         self._stderr: asyncio.Task[bytes] | None = None
-        self._folder = ""
+        self.folder = ""
+        """A private folder of the process, while there is one."""
         self._length: int | None = None  # of the frame that is being read
         self._idle: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -128,7 +129,7 @@ class Child:
             await process.stdout.read()  # to the end, so that no pipe stays open
             await self._stderr
         await process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- one request ----------------------------------------------------------------------------------------------
     @contextlib.asynccontextmanager
@@ -246,8 +247,8 @@ class Child:
         limits = self._limits
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         self._length = None
-        self._folder = tempfile.mkdtemp(prefix="atoll-")
-        arguments = (limits.memory_bytes, limits.cpu_seconds, limits.threads, self._folder)
+        self.folder = tempfile.mkdtemp(prefix="atoll-")
+        arguments = (limits.memory_bytes, limits.cpu_seconds, limits.threads, self.folder)
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", self._module, *map(str, arguments)),
             stdin=PIPE,

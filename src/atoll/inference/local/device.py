@@ -166,11 +166,7 @@ class LocalAnswers:
 
     def chat(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Speech:
         """See `Answers.chat`."""
-        turns = tuple(pipe.Turn(message.role, readable(message.content)) for message in messages)
-        entry = catalog.known(model)
-        if entry and turns and "system" in entry.info.card and turns[0].role != "system":
-            turns = (pipe.Turn("system", entry.info.card["system"]), *turns)
-        return Speech(lambda: self._speaker(model, "", turns, sampling))
+        return Speech(lambda: self._speaker(model, "", _turns(model, messages), sampling))
 
     def complete(self, model: str, prompt: str, sampling: Sampling) -> Speech:
         """See `Answers.complete`."""
@@ -264,6 +260,15 @@ def _opened(data: bytes) -> _Classifier:
 
 def _blob(model: str) -> str:
     return model.strip().lower().removeprefix("0x")
+
+
+def _turns(model: str, messages: Sequence[Message]) -> tuple[pipe.Turn, ...]:
+    """The conversation, with the model's own system message where it has none. Raises BadInput."""
+    turns = tuple(pipe.Turn(message.role, readable(message.content)) for message in messages)
+    entry = catalog.known(model)
+    if entry and turns and "system" in entry.info.card and turns[0].role != "system":
+        return (pipe.Turn("system", entry.info.card["system"]), *turns)
+    return turns
 
 
 def _wrong_kind(info: ModelInfo, wanted: Kind) -> BadInput:

@@ -136,14 +136,20 @@ def _choice(token: _Token) -> pipe.Choice:
 
 
 def engine_request(request: pipe.Generate) -> dict[str, Any]:
-    """The request in llama.cpp's terms: temperature and top_p as asked for, none of its other samplers."""
+    """The request in llama.cpp's terms: temperature and top_p as asked for, none of its other samplers.
+
+    Sorting the whole vocabulary for top_p takes a tenth of a small model's time, so it is left out where it would
+    change nothing.
+    """
+    samplers = ["top_p"] if request.top_p < 1 else []
     asked: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_progress": True,
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
-        "samplers": ["top_p", "temperature"],
+        "samplers": [*samplers, "temperature"] if request.temperature else ["top_k"],
+        "top_k": 1,  # the likeliest, where that is the sampler
         "top_p": request.top_p,
         "seed": request.seed,
         "stop": list(request.stop),

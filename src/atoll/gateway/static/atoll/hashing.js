@@ -1,6 +1,7 @@
 // Every hash that Atoll computes, as src/atoll/wire/hashing.py: BLAKE3 names blobs, keccak-256 what contracts may check.
 
-import { blake3, keccak_256 } from "../vendor/noble.js";
+import { keccak_256 } from "../vendor/noble.js";
+import { blake3 } from "./blake3.js";
 
 export const ZERO_HASH = new Uint8Array(32);
 

@@ -205,6 +205,7 @@ async function open() {
   showBattery(battery);
   showSpeed(speed, wantsLight(limits, speed));
   showRunning(false);
+  byId("limits").open = identity === null; // part of what a newcomer agrees to
   if (identity && storage.getItem(WORKING)) start(); // it was at work when the page was closed or reloaded
 }
 

@@ -69,7 +69,8 @@ export function showSession(session) {
   byId("progress").value = percent;
   byId("progress").textContent = `${percent} %`;
   write("progress-label", task ? `${WORK[task.what]}: ${percent} %` : "No unit under way");
-  write("earned", account ? tokens(account.earned) : "–");
+  write("earned", tokens(session.earnedHere));
+  write("money", account ? `Settled for this key so far: ${tokens(account.earned)}. Paid out: ${tokens(account.claimed)}.` : "");
   const claimable = account ? BigInt(account.earned) - BigInt(account.claimed) : 0n;
   write("claimable", account ? tokens(claimable) : "–");
   byId("claim").disabled = claimable <= 0n;

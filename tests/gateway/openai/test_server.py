@@ -1,0 +1,140 @@
+"""The API on a real server: streams come as they are made, clients that go away stop the model, limits hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from atoll.gateway.openai.api import Limits
+from tests.gateway.openai.serving import Echo, Quiet, make_app
+
+CHAT = "/v1/chat/completions"
+SLOW = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}], "stream": True}
+
+
+@contextlib.asynccontextmanager
+async def server(echo: Echo, limits: Limits | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a real server in the same loop."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(make_app(echo, Path("nowhere-at-all"), limits), log_config=None, lifespan="off")
+    running = Quiet(config)
+    task = asyncio.create_task(running.serve(sockets=[listener]))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+        yield client
+    running.should_exit = True
+    await task
+
+
+async def running(client: httpx.AsyncClient) -> tuple[int, int]:
+    health = (await client.get("/health")).json()
+    return health["running"], health["waiting"]
+
+
+def test_a_piece_is_sent_as_soon_as_it_is_there() -> None:
+    async def story() -> list[str]:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo) as client, client.stream("POST", CHAT, json=SLOW) as response:
+            lines = response.aiter_lines()
+            early = [await anext(lines) for _ in range(4)]  # while the second word is held back
+            assert echo.gate is not None
+            echo.gate.release()
+            echo.gate.release()
+            return [*early, *[line async for line in lines]]
+
+    lines = asyncio.run(story())
+    assert '"content":"one"' in lines[2]
+    assert lines[-2:] == ["data: [DONE]", ""]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_stops_the_model(stream: bool) -> None:
+    async def story() -> None:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo) as client:
+            asking = asyncio.create_task(client.post(CHAT, json=SLOW | {"stream": stream}))
+            said = await echo.streams.get()
+            await said.held.wait()
+            assert not said.closed.is_set()
+            asking.cancel()
+            await said.closed.wait()
+            while await running(client) != (0, 0):
+                pass
+            metrics = (await client.get("/metrics")).text
+            assert f'atoll_requests_total{{endpoint="{CHAT}",status="499"}} 1' in metrics
+            assert 'atoll_model_tokens_total{model="echo",kind="answer"} 1' in metrics  # what was made is counted
+
+    asyncio.run(story())
+
+
+def test_a_client_that_goes_away_while_it_waits_leaves_the_queue() -> None:
+    async def story() -> None:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo, Limits(running=1)) as client:
+            first = asyncio.create_task(client.post(CHAT, json=SLOW))
+            await echo.streams.get()
+            second = asyncio.create_task(client.post(CHAT, json=SLOW))
+            while await running(client) != (1, 1):
+                pass
+            second.cancel()
+            while await running(client) != (1, 0):
+                pass
+            assert echo.streams.empty()
+            assert echo.gate is not None
+            echo.gate.release()
+            echo.gate.release()
+            assert "[DONE]" in (await first).text
+
+    asyncio.run(story())
+
+
+def test_too_many_requests_are_told_to_come_back() -> None:
+    async def story() -> tuple[httpx.Response, list[Any]]:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo, Limits(running=1, waiting=1)) as client:
+            asking = [asyncio.create_task(client.post(CHAT, json=SLOW)) for _ in range(2)]
+            while await running(client) != (1, 1):
+                pass
+            refused = await client.post(CHAT, json=SLOW)
+            assert echo.gate is not None
+            for _ in range(4):
+                echo.gate.release()
+            return refused, await asyncio.gather(*asking)
+
+    refused, answered = asyncio.run(story())
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert [one.status_code for one in answered] == [200, 200]
+
+
+def test_a_turn_that_does_not_come_in_time_is_503() -> None:
+    async def story() -> httpx.Response:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo, Limits(running=1, wait_seconds=0.05)) as client:
+            first = asyncio.create_task(client.post(CHAT, json=SLOW))
+            await echo.streams.get()
+            refused = await client.post(CHAT, json=SLOW)
+            first.cancel()
+            return refused
+
+    refused = asyncio.run(story())
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+
+
+def test_bodies_that_are_read_together_have_a_bound() -> None:
+    async def story() -> httpx.Response:
+        async with server(Echo(), Limits(body_bytes=1000)) as client:
+            large = await client.post(CHAT, json=SLOW | {"user": "x" * 400, "safety_identifier": "x" * 500})
+            assert (await client.post(CHAT, json=SLOW)).status_code == 200  # what was held is free again
+            return large
+
+    assert asyncio.run(story()).status_code == 429

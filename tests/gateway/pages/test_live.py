@@ -1,0 +1,88 @@
+"""What open pages are told: which topics changed, and which points their charts should add."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+
+from atoll.gateway.pages.live import MAX_PER_ADDRESS, Marks, marks_of, news
+from tests.gateway.pages.town import Town, app_of, served
+
+
+def test_no_news_is_nothing() -> None:
+    town = Town(nodes=3, rounds=2, liar="")
+    assert news(marks_of(town.snapshot()), marks_of(town.snapshot())) is None
+
+
+def test_a_round_is_news_for_its_job_and_comes_with_its_point() -> None:
+    town = Town(nodes=3, rounds=2, liar="")
+    town.step(0.2)
+    before, job = marks_of(town.snapshot()), f"0x{town.job.hex()}"
+    while not town.network.history:
+        town.step(0.2)
+    told = news(before, marks_of(town.snapshot()))
+    assert {"jobs", f"job/{job}", "blobs"} <= set(told["topics"])
+    assert "network" not in told["topics"]
+    assert told["points"] == {job: [{"round": 0, **town.scores[0]}]}
+
+
+def test_a_phase_is_news_for_its_job_only_and_uptime_for_nobody() -> None:
+    town = Town(nodes=3, rounds=2, liar="")
+    town.step(0.01)
+    facts = town.snapshot()
+    [job] = facts.jobs.values()
+    assert job.followed is not None
+    later = replace(facts, jobs={job.id: replace(job, followed=replace(job.followed, phase="audit"))})
+    told = news(marks_of(facts), marks_of(later))
+    assert told["topics"] == [f"job/0x{job.id.hex()}", "jobs"]
+    assert news(marks_of(facts), marks_of(replace(facts, now=facts.now + 1))) is None
+
+
+def test_a_node_that_falls_silent_is_news() -> None:
+    town = Town(nodes=3, rounds=2, liar="")
+    facts = town.snapshot()
+    told = news(marks_of(facts), marks_of(replace(facts, now=facts.now + 60)))
+    assert told["topics"] == ["network"]
+
+
+def test_topics_that_end_are_news_too() -> None:
+    assert news(Marks({"a": 1}), Marks()) == {"topics": ["a"], "points": {}}
+
+
+def messages(lines: Iterator[str]) -> Iterator[str]:
+    return (line.removeprefix("data: ") for line in lines if line.startswith("data: "))
+
+
+def test_the_stream_tells_what_happened_while_it_was_open() -> None:
+    town = Town(nodes=3, rounds=2, liar="")
+    town.step(0.2)
+    with served(app_of(town)) as url, httpx.stream("GET", url + "/events", timeout=30) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["cache-control"] == "no-store"
+        told = messages(answer.iter_lines())
+        assert json.loads(next(told)) == {}  # hello
+        town.finish()
+        topics: set[str] = set()
+        points: set[int] = set()
+        while len(points) < 2:
+            found = json.loads(next(told))
+            topics |= set(found["topics"])
+            points |= {point["round"] for job in found["points"].values() for point in job}
+        assert {"jobs", f"job/0x{town.job.hex()}", "models", "settlement"} <= topics
+
+
+def test_one_address_cannot_take_all_places() -> None:
+    town = Town(nodes=3, rounds=2, liar="")
+    with served(app_of(town)) as url, httpx.Client(timeout=30) as client:
+        open_ones = [
+            client.send(client.build_request("GET", url + "/events"), stream=True) for _ in range(MAX_PER_ADDRESS)
+        ]
+        for one in open_ones:
+            next(one.iter_lines())  # it has begun
+        assert client.get(url + "/events").status_code == 503
+        assert client.get(url + "/jobs").status_code == 200
+        for one in open_ones:
+            one.close()
