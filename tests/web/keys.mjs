@@ -10,7 +10,8 @@ import { unhex } from "../../src/atoll/gateway/static/atoll/hashing.js";
 
 const values = new Map(); // the browser's storage
 const storage = { getItem: (name) => values.get(name) ?? null, setItem: (name, value) => void values.set(name, value) };
-const shown = (identity) => identity && { account: identity.account, network: identity.network, text: keys.exportKey(identity) };
+const shown = (identity) =>
+  identity && { account: identity.account, network: identity.network, text: keys.exportKey(identity) };
 
 const ANSWERS = {
   // `draws`: what the dice give, one after another

@@ -28,7 +28,10 @@ const ask = (question) => new Promise((done) => {
   waiting.set(question.id, { progress: [], done });
   worker.postMessage(question);
 });
-worker.onerror = (event) => document.body.dataset.error = event.message ?? "the worker did not start";
+worker.onerror = (event) => {
+  const error = { reason: "BROKEN", detail: event.message ?? "the worker did not start" };
+  for (const { done, progress } of waiting.values()) done({ answer: { error }, progress });
+};
 window.ask = async (questions) => JSON.stringify(write(await Promise.all(read(JSON.parse(questions)).map(ask))));
 window.facts = { secure: isSecureContext, isolated: crossOriginIsolated };
 `;
@@ -39,7 +42,7 @@ async function find(path) {
   if (path === "/") return [PAGE, "html"];
   if (path === "/page.js") return [SCRIPT, "js"];
   if (path === "/values.mjs") return [await readFile(here("values.mjs")), "js"];
-  if (!/^\/static\/[a-z]+\/[a-z.-]+$/.test(path)) throw new Error("not here");
+  if (!/^\/static\/[a-z]+\/[a-z0-9.-]+$/.test(path)) throw new Error("not here");
   return [await readFile(here(`../../src/atoll/gateway${path}`)), path.split(".").at(-1)];
 }
 

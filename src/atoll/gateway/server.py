@@ -14,9 +14,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from atoll import __version__
 from atoll.errors import BadSetting, PortInUse
-from atoll.gateway import pages, tabs
+from atoll.gateway import openai, pages, tabs
 from atoll.gateway.guard import Guard
+from atoll.gateway.openai import schema
 
 if TYPE_CHECKING:
     from atoll.node.daemon import Node
@@ -54,7 +56,9 @@ class Gateway:
     def app(self, host: str = "") -> Starlette:
         """All routes behind one guard; `host` is a name under which this device is reached, beside the usual ones."""
         guard = Middleware(Guard, allowed_hosts=[host] if host else [])
-        return Starlette(routes=[*tabs.routes(self._node), *pages.routes(self._node)], middleware=[guard])
+        node = self._node
+        parts = (tabs.routes(node), openai.routes(node), pages.routes(node, [schema.document(__version__)]))
+        return Starlette(routes=[route for part in parts for route in part], middleware=[guard])
 
 
 class _Server(uvicorn.Server):

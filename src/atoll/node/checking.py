@@ -38,7 +38,8 @@ Opinion = Floats | dict[int, Position]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. `told` is a sentence for the record; `other` the exchange of the server that checked."""
+    """What a check found. `told` is a sentence for the record; `other` the exchange of the server that checked,
+    None for an own run."""
 
     judgement: Judgement
     verdict: Verdict
@@ -144,7 +145,7 @@ class Checker:
         if not opinions:
             return None
         if len(opinions) == 1:
-            return Finding(Judgement.SUSPECT, first.verdict, first.told)
+            return Finding(Judgement.SUSPECT, first.verdict, first.told, first.other)
         checker, third = opinions
         votes = asked.compare(third)[0], asked.compare(third, checker)[0]
         judgement = judge(case, first.verdict, own_run=False, third=votes)

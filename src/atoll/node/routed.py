@@ -311,7 +311,9 @@ class RoutedAnswers:
                     self.convict(other, finding.told)
             case _:
                 doubted = record.after(Outcome.DOUBT, now)
-                self._payments.keep_record(server, doubted, case.after(finding.verdict))
+                # Doubts lead to a verdict only where this node ran the model itself: others may cast them falsely.
+                own = finding.other is None
+                self._payments.keep_record(server, doubted, case.after(finding.verdict) if own else case)
 
     def convict(self, exchange: Exchange, found: str) -> None:
         """Refuse a server from now on, and keep what shows why."""

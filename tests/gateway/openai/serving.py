@@ -160,10 +160,18 @@ class Quiet(uvicorn.Server):
         yield
 
 
+def listening() -> socket.socket:
+    """A socket on loopback. It names its protocol, as asyncio sends small parts at once (TCP_NODELAY) only then."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    return listener
+
+
 @contextlib.contextmanager
 def served(make: Callable[[], AbstractAsyncContextManager[Starlette]]) -> Iterator[str]:
     """A real server on loopback, in a thread with its own loop, in which the app is made; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listening()
     begun: Future[Quiet] = Future()
 
     async def run() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import uvicorn
 
 from atoll.gateway.openai.api import Limits
-from tests.gateway.openai.serving import Echo, Quiet, make_app
+from tests.gateway.openai.serving import Echo, Quiet, listening, make_app
 
 CHAT = "/v1/chat/completions"
 SLOW = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}], "stream": True}
@@ -23,7 +22,7 @@ SLOW = {"model": "echo", "messages": [{"role": "user", "content": "one two three
 @contextlib.asynccontextmanager
 async def server(echo: Echo, limits: Limits | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a real server in the same loop."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listening()
     config = uvicorn.Config(make_app(echo, Path("nowhere-at-all"), limits), log_config=None, lifespan="off")
     running = Quiet(config)
     task = asyncio.create_task(running.serve(sockets=[listener]))

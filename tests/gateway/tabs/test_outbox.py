@@ -14,7 +14,7 @@ def drained(outbox: Outbox) -> list[str]:
 
 def test_states_replace_one_another_and_events_go_first() -> None:
     woken: list[int] = []
-    outbox = Outbox(lambda: woken.append(1))
+    outbox = Outbox(lambda: woken.append(1), lambda: None)
     outbox.state("round", "round 1")
     outbox.event("taken")
     outbox.state("round", "round 2")
@@ -24,7 +24,7 @@ def test_states_replace_one_another_and_events_go_first() -> None:
 
 
 def test_nothing_is_told_twice() -> None:
-    outbox = Outbox(lambda: None)
+    outbox = Outbox(lambda: None, lambda: None)
     outbox.state("account", "poor")
     assert drained(outbox) == ["poor"]
     outbox.state("account", "poor")
@@ -35,10 +35,11 @@ def test_nothing_is_told_twice() -> None:
 
 
 def test_too_many_events_are_the_end() -> None:
-    outbox = Outbox(lambda: None)
+    given_up: list[int] = []
+    outbox = Outbox(lambda: None, lambda: given_up.append(1))
     for number in range(MOST_EVENTS):
         outbox.event(str(number))
-    assert not outbox.overflowed
+    assert not outbox.overflowed and not given_up
     outbox.event("one more")
-    assert outbox.overflowed
+    assert outbox.overflowed and given_up
     assert len(drained(outbox)) == MOST_EVENTS

@@ -241,6 +241,22 @@ def test_too_large_and_too_many_frames_end_a_socket(tmp_path: Path) -> None:
     serve(tmp_path, story)
 
 
+def test_a_tab_that_does_not_listen_is_given_up(tmp_path: Path) -> None:
+    """What waits for it stays bounded, and its place is free again."""
+
+    async def story(house: House, where: str) -> None:
+        async with Tab(key(1), where).open(max_queue=1, close_timeout=1) as deaf:
+            outbox = house.relay.tabs[deaf.key.address].outbox
+            while not outbox.overflowed:  # megabytes fit into the kernel's buffers before anybody has to wait
+                outbox.event(json.dumps({"type": "verdict", "filling": "x" * 100_000}))
+                await asyncio.sleep(0)
+            await house.until(lambda: not house.relay.tabs)
+            await house.until(lambda: len(house.relay.places) == 0)
+            deaf.socket.transport.abort()
+
+    serve(tmp_path, story)
+
+
 def test_a_second_tab_with_the_same_account_takes_over(tmp_path: Path) -> None:
     async def story(house: House, where: str) -> None:
         async with Tab(key(1), where).open() as first, Tab(key(1), where).open() as second:

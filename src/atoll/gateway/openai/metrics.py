@@ -9,6 +9,7 @@ from atoll.inference.answers import Served
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
+MAX_MODELS = 64  # that are told apart; clients choose what they type
 
 Gauges = Mapping[str, Callable[[], int]]
 """Name of a gauge without its prefix -> its present value."""
@@ -50,6 +51,7 @@ class Meter:
     """Counters of one server. Times are handed in."""
 
     def __init__(self) -> None:
+        self._models: set[str] = set()
         self._counts: dict[str, Counter[tuple[tuple[str, str], ...]]] = {name: Counter() for name in _HELP}
         self._times: dict[str, dict[str, Histogram]] = {"atoll_request_seconds": {}, "atoll_first_piece_seconds": {}}
 
@@ -66,6 +68,7 @@ class Meter:
 
     def used(self, model: str, prompt: int, answer: int, served: Served) -> None:
         """Count what a model read and wrote, and what it cost."""
+        model = self._label(model)
         self._add("atoll_model_tokens_total", prompt, model=model, kind="prompt")
         self._add("atoll_model_tokens_total", answer, model=model, kind="answer")
         self._add("atoll_answers_checked_total", checked=served.checked)
@@ -84,6 +87,14 @@ class Meter:
         for name, value in gauges.items():
             lines += [f"# TYPE atoll_{name} gauge", _line(f"atoll_{name}", {}, value())]
         return "\n".join(lines) + "\n"
+
+    def _label(self, model: str) -> str:
+        """The name of a model as it is counted: however it is typed, there are at most MAX_MODELS."""
+        name = model.strip().lower()
+        if name not in self._models and len(self._models) >= MAX_MODELS:
+            return "other"
+        self._models.add(name)
+        return name
 
     def _add(self, counter: str, amount: int = 1, **labels: str) -> None:
         self._counts[counter][tuple(labels.items())] += amount

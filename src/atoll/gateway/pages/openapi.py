@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from atoll.gateway.pages.registry import PAGES, Page
@@ -50,6 +51,17 @@ def document(version: str) -> Json:
             "securitySchemes": {"owner": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def merged(documents: Sequence[Json]) -> Json:
+    """One description of several parts: the first one's, with the paths and components of all."""
+    paths: dict[str, Json] = {}
+    components: dict[str, dict[str, Json]] = {}
+    for one in documents:
+        paths |= one["paths"]
+        for kind, found in one["components"].items():
+            components.setdefault(kind, {}).update(found)
+    return {**documents[0], "paths": paths, "components": components}
 
 
 def _page(page: Page, content: Json, suffix: str) -> Json:

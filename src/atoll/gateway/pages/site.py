@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ from atoll.gateway.pages import money, network, store, words
 from atoll.gateway.pages.actions import Actions
 from atoll.gateway.pages.facts import Missing, ModelFacts, Snapshot, unhexed
 from atoll.gateway.pages.live import Feed
-from atoll.gateway.pages.openapi import document
+from atoll.gateway.pages.openapi import document, merged
 from atoll.gateway.pages.reading import Reader
 from atoll.gateway.pages.registry import PAGES, Page
 
@@ -32,9 +32,12 @@ Json = Any
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-def routes(node: Node) -> list[BaseRoute]:
-    """Everything that the dashboard answers; the guard stands before it."""
-    return Site(Reader(node), Actions(node, owner_token(node.home))).routes()
+def routes(node: Node, more: Sequence[Json] = ()) -> list[BaseRoute]:
+    """Everything that the dashboard answers; the guard stands before it.
+
+    `more` are OpenAPI documents of the gateway's other parts: /openapi.json describes them all.
+    """
+    return Site(Reader(node), Actions(node, owner_token(node.home)), more).routes()
 
 
 class Source(Protocol):
@@ -56,8 +59,9 @@ class Source(Protocol):
 class Site:
     """The routes and what they share."""
 
-    def __init__(self, reader: Source, actions: Actions) -> None:
+    def __init__(self, reader: Source, actions: Actions, more: Sequence[Json] = ()) -> None:
         self._reader, self._actions = reader, actions
+        self._described = merged([document(__version__), *more])
         self._feed, self._environment = Feed(reader.snapshot), make_environment()
 
     def routes(self) -> list[BaseRoute]:
@@ -133,7 +137,7 @@ class Site:
         return Response(qr.svg(url), media_type="image/svg+xml")
 
     async def _openapi(self, _: Request) -> Response:
-        return JSONResponse(document(__version__))
+        return JSONResponse(self._described)
 
     async def _icon(self, _: Request) -> Response:
         return RedirectResponse("/static/icon.svg", 308)

@@ -13,11 +13,11 @@ MOST_EVENTS = 256
 
 
 class Outbox:
-    """Frames for one tab; `wake` is called when something was put in."""
+    """Frames for one tab; `wake` is called when something was put in, `give_up` when the tab is too slow."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], give_up: Callable[[], None]) -> None:
         self.overflowed = False
-        self._wake = wake
+        self._wake, self._give_up = wake, give_up
         self._events: deque[str] = deque()
         self._states: dict[object, str] = {}
         self._told: dict[object, int] = {}
@@ -26,8 +26,9 @@ class Outbox:
         """Something that happened once."""
         if len(self._events) >= MOST_EVENTS:
             self.overflowed = True
-        else:
-            self._events.append(text)
+            self._give_up()
+            return
+        self._events.append(text)
         self._wake()
 
     def state(self, key: object, text: str) -> None:

@@ -92,7 +92,7 @@ class _Conversation:
     def __init__(self, relay: Relay, websocket: WebSocket, address: str) -> None:
         self._relay, self._node, self._socket, self._address = relay, relay.node, websocket, address
         self._filled, self._leave = asyncio.Event(), asyncio.Event()
-        self._outbox = Outbox(self._filled.set)
+        self._outbox = Outbox(self._filled.set, self._leave.set)
         self._rate = Buckets(Limits(FRAMES_BURST, FRAMES_PER_SECOND, addresses=1))
         self._errand: asyncio.Task[None] | None = None  # what waits for the chain
 
@@ -113,7 +113,9 @@ class _Conversation:
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | TimeoutError):
                 log.error("a browser tab's socket ended: %r", result, exc_info=result)
-        if tab.reason:
+        if self._outbox.overflowed:
+            await self._close(TRY_LATER, "too slow")
+        elif tab.reason:
             await self._close(GOODBYE, tab.reason)
         elif not any(isinstance(result, WebSocketDisconnect) for result in results):
             await self._close(*next((result for result in results if isinstance(result, tuple)), (GOODBYE, "")))
@@ -207,14 +209,12 @@ class _Conversation:
         self._outbox.event(answer)
 
     # -- speaking --------------------------------------------------------------------------------------------------
-    async def _speak(self) -> tuple[int, str]:
-        """Send what the outbox holds; returns how to close when the tab is too slow for it."""
+    async def _speak(self) -> None:
+        """Send what the outbox holds; raises TimeoutError when the tab does not take a frame."""
         while True:
             self._filled.clear()
             while (text := self._outbox.take()) is not None:
                 await self._send(text)
-            if self._outbox.overflowed:
-                return TRY_LATER, "too slow"
             await self._filled.wait()
 
     async def _send(self, text: str) -> None:

@@ -77,8 +77,12 @@ def account(standing: Standing, token: str) -> str:
 
 
 def job(core: Job, manifest_id: bytes, manifest: Manifest, account: bytes, size: int) -> str:
-    """A job that may be joined; `size` are the bytes of its parts. `places` is what the budget leaves for newcomers."""
+    """A job that may be joined; `size` are the bytes of its parts. `places` is what the budget leaves for newcomers.
+
+    When it is done, its last certificate comes with it: no round follows that would bring it.
+    """
     room = min(core.terms.room, MAX_ROSTER)
+    last = core.sign(core.certificates[-1]).raw.hex() if core.standing.done and core.certificates else None
     return write(
         "job",
         job=core.terms.job.hex(),
@@ -92,6 +96,7 @@ def job(core: Job, manifest_id: bytes, manifest: Manifest, account: bytes, size:
         download_bytes=size + _unit_bytes(core, manifest),
         done=core.standing.done,
         places=max(0, room - len(core.standing.roster)),
+        certificate=last,
     )
 
 

@@ -38,7 +38,7 @@ class Terms:
     window: int = 3  # in which an epoch can be challenged
     grace: int = 60  # after a job's deadline
     deposit_delay: int = 60  # until what a payer asks back is paid out
-    gift_tokens: int = 10_000 * COIN
+    gift_tokens: int = 100_000 * COIN
     gift_wei: int = COIN
 
     def of_contracts(self) -> records.Terms:

@@ -25,7 +25,7 @@ export class Courier {
     const path = `/join/blob/${id}`;
     let data = await this.#get(path, "default");
     if (hex(blobId(data)) !== id) data = await this.#get(path, "reload"); // the browser may have kept a broken copy
-    if (hex(blobId(data)) !== id) throw new Refused("WRONG_HASH", `the gateway served other bytes as ${id.slice(0, 8)}`);
+    if (hex(blobId(data)) !== id) throw new Refused("WRONG_HASH", `other bytes were served as ${id.slice(0, 8)}`);
     return data;
   }
 

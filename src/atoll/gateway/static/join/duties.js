@@ -9,8 +9,8 @@
 // Events (`handle`):
 //   {type: "round", ...}                        as the gateway tells it (docs/protocol/tabs.md)
 //   {type: "worked", unit, states, update}      a unit is done: ids of its states, first to last, and of its update
-//   {type: "replayed", unit, segment, state}    a disputed unit was run again: the first segment that differs, own state
-//   {type: "failed", unit}                      it could not be done; asked for again when the gateway tells of the round
+//   {type: "replayed", unit, segment, state}    a disputed unit was run again: first segment that differs, own state
+//   {type: "failed", unit}                      it could not be done; asked for again when its round is told again
 //   {type: "uploaded", unit}                    the gateway has the bytes of a unit
 //   {type: "not-uploaded", unit}                it has not; tried again when the gateway tells of the round
 //   {type: "taken", key}                        the gateway has taken what was said under this key
@@ -62,8 +62,8 @@ export const NOTICES = {
 /** The duties of one account in one job. */
 export class Duties {
   /**
-   * @param {{chainId: number, registry: string, jobs: string, job: string, segments: number}} place the network, the contract
-   *   that checks certificates, the job and how many segments its units have
+   * @param {{chainId: number, registry: string, jobs: string, job: string, segments: number}} place the network, the
+   *   contract that checks certificates, the job and how many segments its units have
    * @param {{account: string, key: import("../atoll/identity.js").AccountKey, salt: (unit: string) => string}} me
    * @param {object|null} kept a `snapshot` of an earlier visit
    */
@@ -72,7 +72,9 @@ export class Duties {
     this.me = me;
     this.work = true;
     this.state = kept ? JSON.parse(JSON.stringify(kept)) : emptyState();
-    for (const one of Object.values(this.state.units)) Object.assign(one, { asked: false, uploading: false }); // they died with the page
+    for (const one of Object.values(this.state.units)) {
+      Object.assign(one, { asked: false, uploading: false }); // what was under way died with the page
+    }
     this.out = [];
   }
 
@@ -105,7 +107,7 @@ export class Duties {
     return this.out;
   }
 
-  // -- what the gateway tells ---------------------------------------------------------------------------------------
+  // -- what the gateway tells ----------------------------------------------------------------------------------------
   #told(told) {
     const state = this.state;
     try {
@@ -212,7 +214,7 @@ export class Duties {
     }
   }
 
-  // -- what is given to this device -----------------------------------------------------------------------------------
+  // -- what is given to this device ----------------------------------------------------------------------------------
   /** The own unit, if the beacon gives this account exactly that. */
   #takeUnit(told) {
     const { state } = this;
@@ -239,9 +241,9 @@ export class Duties {
     const unit = this.#drawn({ ...given, shards: state.shards || given.shards }, given.account);
     const owners = this.#owners();
     const opened = state.openings.includes(given.reveal) ? openEnvelope(this.place.domain, given.reveal) : null;
-    const disputed = state.disputed.includes(unit.id) && owners[unit.id] === unit.account && opened?.body.unit === unit.id;
-    const mine = disputed && isReplica(state.auditBeacon, owners, unit.id, this.me.account);
-    if (!mine) throw new Wrong("wrong-unit", given.id);
+    const disputed = state.disputed.includes(unit.id) && owners[unit.id] === unit.account;
+    const shown = disputed && opened?.body.unit === unit.id;
+    if (!shown || !isReplica(state.auditBeacon, owners, unit.id, this.me.account)) throw new Wrong("wrong-unit", given.id);
     const reveal = pick(opened.body, ["states", "update"]);
     state.units[unit.id] = takenUnit(unit, { replica: true, reveal });
   }
@@ -280,7 +282,7 @@ export class Duties {
     return state.owners;
   }
 
-  // -- what is to be done ---------------------------------------------------------------------------------------------
+  // -- what is to be done --------------------------------------------------------------------------------------------
   #act() {
     const { state } = this;
     if (state.round < 0 || state.done) return;

@@ -49,7 +49,8 @@ export function readLimits(text) {
 /**
  * Why no work may begin now, as a sentence; "" when it may.
  * @param {Limits} limits
- * @param {{paused: boolean, hidden: boolean, bytesThisHour: number, battery: {level: number, charging: boolean} | null}} facts
+ * @param {{paused: boolean, hidden: boolean, bytesThisHour: number,
+ *   battery: {level: number, charging: boolean} | null}} facts
  */
 export function whyNot(limits, facts) {
   if (facts.paused) return "Paused by you.";

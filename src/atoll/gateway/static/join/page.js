@@ -11,6 +11,9 @@ import { showBattery, showDevice, showIdentity, showRunning, showSession, showSp
 const LIMITS = "atoll.limits";
 const WORKING = "atoll.working";
 const LOOK = 2_000; // milliseconds between two looks at the limits
+const NUMBERS = ["dataPerHour", "cpuShare", "batteryFloor"];
+const FLAGS = ["onlyCharging", "pauseHidden"];
+const NEEDED = ["WebAssembly", "Worker", "WebSocket", "crypto", "DecompressionStream"];
 const CHOICES = { auto: null, yes: true, no: false };
 
 const byId = (id) => document.getElementById(id);
@@ -41,7 +44,7 @@ let speed = Number(storage.getItem("atoll.speed")) || 0;
 let session = null;
 let shown = false;
 
-// -- showing -------------------------------------------------------------------------------------------------------------
+// -- showing ---------------------------------------------------------------------------------------------------------
 /** Show at most once a frame; a hidden page is brought up to date when it is seen again. */
 function changed() {
   if (shown || !session) return;
@@ -60,7 +63,7 @@ function look() {
   lock.want(session !== null && !session.why && !document.hidden, navigator);
 }
 
-// -- starting and stopping ---------------------------------------------------------------------------------------------
+// -- starting and stopping -------------------------------------------------------------------------------------------
 async function start() {
   byId("start").disabled = true;
   showTrouble("");
@@ -107,18 +110,18 @@ function stop() {
   byId("start").focus();
 }
 
-// -- limits ----------------------------------------------------------------------------------------------------------------
+// -- limits ----------------------------------------------------------------------------------------------------------
 function showLimits() {
   const form = byId("limits-form").elements;
-  for (const name of ["dataPerHour", "cpuShare", "batteryFloor"]) form[name].value = limits[name];
-  for (const name of ["onlyCharging", "pauseHidden"]) form[name].checked = limits[name];
+  for (const name of NUMBERS) form[name].value = limits[name];
+  for (const name of FLAGS) form[name].checked = limits[name];
   form.light.value = Object.keys(CHOICES).find((choice) => CHOICES[choice] === limits.light);
 }
 
 function readForm() {
   const form = byId("limits-form").elements;
-  const numbers = Object.fromEntries(["dataPerHour", "cpuShare", "batteryFloor"].map((name) => [name, form[name].valueAsNumber]));
-  const flags = Object.fromEntries(["onlyCharging", "pauseHidden"].map((name) => [name, form[name].checked]));
+  const numbers = Object.fromEntries(NUMBERS.map((name) => [name, form[name].valueAsNumber]));
+  const flags = Object.fromEntries(FLAGS.map((name) => [name, form[name].checked]));
   limits = readLimits(JSON.stringify({ ...numbers, ...flags, light: CHOICES[form.light.value] }));
   storage.setItem(LIMITS, JSON.stringify(limits));
   showLimits();
@@ -127,7 +130,7 @@ function readForm() {
   look();
 }
 
-// -- the key -----------------------------------------------------------------------------------------------------------------
+// -- the key ---------------------------------------------------------------------------------------------------------
 function saveKey() {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([exportKey(identity)], { type: "application/json" }));
@@ -165,7 +168,7 @@ async function bringKey(event) {
   }
 }
 
-// -- the page ----------------------------------------------------------------------------------------------------------------
+// -- the page --------------------------------------------------------------------------------------------------------
 function wire() {
   const press = { "start": start, "stop": stop, "save-key": saveKey, "show-key": showKey };
   for (const [id, act] of Object.entries(press)) byId(id).addEventListener("click", act);
@@ -184,7 +187,7 @@ function wire() {
 
 /** What keeps this browser from taking part; "" for nothing. */
 function lacking() {
-  const missing = ["WebAssembly", "Worker", "WebSocket", "crypto", "DecompressionStream"].filter((name) => !globalThis[name]);
+  const missing = NEEDED.filter((name) => !globalThis[name]);
   return missing.length ? `This browser is too old for this page: it has no ${missing.join(", ")}.` : "";
 }
 

@@ -20,7 +20,8 @@ function placeOf({ domain, jobs, job, round, committee }) {
 /**
  * A quorum's envelope, checked: its phase and payload (bytes as hex); null unless the committee has signed it.
  * With `committee` null the signatures are not checked: nobody is known yet who could have signed.
- * @param {{domain: import("../atoll/hashing.js").Domain, jobs: string, job: string, round: number, committee: string[] | null}} at
+ * @param {{domain: import("../atoll/hashing.js").Domain, jobs: string, job: string, round: number,
+ *   committee: string[] | null}} at
  * @param {string} raw
  * @returns {{phase: number, payload: Record<string, any>} | null}
  */

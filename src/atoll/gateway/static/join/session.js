@@ -53,8 +53,8 @@ export class Session {
   #allowed = true;
 
   /**
-   * @param {{identity: import("./keys.js").Identity, limits: import("./limits.js").Limits, light: boolean, address: string,
-   *   store: import("./store.js").Store, remember: (network: import("./keys.js").Network) => void,
+   * @param {{identity: import("./keys.js").Identity, limits: import("./limits.js").Limits, light: boolean,
+   *   address: string, store: import("./store.js").Store, remember: (network: import("./keys.js").Network) => void,
    *   facts: () => {hidden: boolean, battery: object | null}, onChange: () => void}} options
    */
   constructor(options) {
@@ -88,8 +88,8 @@ export class Session {
 
   /** Look at the limits again: begin, go on or wait. */
   look() {
-    const facts = { ...this.options.facts(), paused: this.paused, bytesThisHour: this.data.lastHour(performance.now()) };
-    this.why = whyNot(this.limits, facts);
+    const bytesThisHour = this.data.lastHour(performance.now());
+    this.why = whyNot(this.limits, { ...this.options.facts(), paused: this.paused, bytesThisHour });
     this.engine.pace(this.why ? 0 : this.limits.cpuShare / 100);
     const allowed = this.why === "";
     if (allowed !== this.#allowed) {
@@ -142,7 +142,7 @@ export class Session {
     this.data.add(bytes, performance.now());
   }
 
-  // -- the gateway -----------------------------------------------------------------------------------------------------
+  // -- the gateway ---------------------------------------------------------------------------------------------------
   #connected(state, wait, reason) {
     if (state !== "open") this.account = null;
     this.#show({ connection: state, wait, full: reason || this.full });
@@ -177,7 +177,7 @@ export class Session {
     const answer = await this.socket.ask({ type: "hello", account: identity.account, signature });
     if (answer.type === "refused") return this.#show({ joining: `The gateway refused this key: ${answer.detail}` });
     this.socket.settle();
-    if (!this.#allowed) this.socket.ask({ type: "pause", paused: true }).catch(() => {}); // it tells us nothing new then
+    if (!this.#allowed) this.socket.ask({ type: "pause", paused: true }).catch(() => {}); // said again at the next one
     for (const work of this.#open.values()) work.feed({ type: "again" });
     return undefined;
   }
@@ -198,7 +198,7 @@ export class Session {
     await work?.feed({ ...told, type: "round" });
   }
 
-  // -- joining -----------------------------------------------------------------------------------------------------------
+  // -- joining -------------------------------------------------------------------------------------------------------
   /** Register, then enlist: one after another, and not again for a while after a refusal. */
   #settleIn() {
     if (!this.running || this.account === null || this.why || performance.now() < this.#errand) return;
@@ -256,11 +256,11 @@ export class Session {
 
   /** Start of the account's secrets for a job: from the key, so that a reload finds them again; as in a node. */
   #seed(job) {
-    const parts = [utf8("atoll/seed/1"), this.options.identity.key.secret, encodeDomain(this.#network.domain), unhex(job)];
-    return keccak(...parts);
+    const { secret } = this.options.identity.key;
+    return keccak(utf8("atoll/seed/1"), secret, encodeDomain(this.#network.domain), unhex(job));
   }
 
-  // -- working -----------------------------------------------------------------------------------------------------------
+  // -- working -------------------------------------------------------------------------------------------------------
   #workOf(job) {
     const told = this.jobs.get(job);
     if (!told) return null;
@@ -274,8 +274,13 @@ export class Session {
     const secret = keccak(utf8("atoll/salt/1"), this.#seed(job));
     const salt = (unit) => hex(keccak(secret, unhex(unit)));
     const me = { account: identity.account, key: identity.key, salt };
-    const tell = (kind, fields) => this.#tell(kind, fields);
-    const tools = { engine: this.engine, courier: this.courier, store, tell, say: (raw) => this.socket.ask({ type: "say", raw }) };
+    const tools = {
+      engine: this.engine,
+      courier: this.courier,
+      store,
+      say: (raw) => this.socket.ask({ type: "say", raw }),
+      tell: (kind, fields) => this.#tell(kind, fields),
+    };
     const work = await JobWork.open({ chainId, registry, jobs, job, segments, manifest }, me, tools);
     this.#open.set(job, work);
     await work.feed({ type: "allow", work: this.#allowed });
@@ -284,8 +289,9 @@ export class Session {
 
   #tell(kind, fields) {
     if (kind === "notice") this.#notice(fields);
-    else if (kind === "verdict") this.#verdict({ ...fields, kind: KINDS[fields.kind], reason: reasonName(fields.reason) });
-    else if (kind === "busy") this.busy += (fields.milliseconds * this.limits.cpuShare) / 100;
+    else if (kind === "verdict") {
+      this.#verdict({ ...fields, kind: KINDS[fields.kind], reason: reasonName(fields.reason) });
+    } else if (kind === "busy") this.busy += (fields.milliseconds * this.limits.cpuShare) / 100;
     else if (kind === "task") this.#task(fields);
     this.options.onChange();
   }

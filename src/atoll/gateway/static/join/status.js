@@ -39,7 +39,8 @@ export function sentence(facts) {
   const { task, why } = facts;
   if (facts.connection === "full") return `No place is free: ${facts.full || "the gateway is full"}. Trying again.`;
   if (facts.connection === "ended") return `The gateway closed the connection: ${facts.full || "no reason was given"}.`;
-  if (facts.connection === "closed") return `The connection is lost; trying again in ${Math.ceil(facts.wait / 1000)} s.`;
+  const seconds = Math.ceil(facts.wait / 1000);
+  if (facts.connection === "closed") return `The connection is lost; trying again in ${seconds} s.`;
   if (facts.connection !== "open" || facts.account === null) return "Connecting to the gateway.";
   if (why) return task ? `${why} The unit under way waits.` : why;
   if (task) return `${DOING[task.what]} of ${task.name}, round ${task.unit.round + 1}.`;
@@ -50,7 +51,8 @@ export function sentence(facts) {
 /** What is waited for when nothing runs. */
 function waiting(jobs) {
   const open = jobs.filter((job) => !job.done);
-  if (!open.length) return jobs.length ? "The job is done. Waiting for a new one." : "No job is open now. Waiting for one.";
+  if (!jobs.length) return "No job is open now. Waiting for one.";
+  if (!open.length) return "The job is done. Waiting for a new one.";
   const joined = open.find((job) => job.state && job.state.round >= 0);
   if (!joined) {
     const places = open.some((job) => job.enlisted || job.places > 0);
@@ -72,7 +74,8 @@ function waiting(jobs) {
 export function deviceFacts({ isSecureContext, crossOriginIsolated, navigator }, store) {
   const gpu = "gpu" in navigator && isSecureContext;
   return [
-    ["Connection", isSecureContext ? "A secure context (https, or this very device)." : "Plain http: no secure context."],
+    ["Connection", isSecureContext ? "A secure context (https, or this very device)."
+      : "Plain http: no secure context."],
     ["Graphics processor", gpu ? "There is one, but units run on the processor: results must agree with others' to a " +
       "small tolerance." : "Not available to this page. Units run on the processor."],
     ["Threads", crossOriginIsolated ? "Possible; one is used." : "Not available to this page. One core is used."],

@@ -57,7 +57,8 @@ export function showSpeed(speed, light) {
 
 /** Level and charging of the battery, where the browser tells. */
 export function showBattery(battery) {
-  const told = battery && `The battery is at ${Math.round(battery.level * 100)} %${battery.charging ? ", charging." : "."}`;
+  const charging = battery?.charging ? ", charging" : "";
+  const told = battery && `The battery is at ${Math.round(battery.level * 100)} %${charging}.`;
   write("battery", told || "This browser does not tell about the battery: these two limits do nothing here.");
 }
 
@@ -70,7 +71,8 @@ export function showSession(session) {
   byId("progress").textContent = `${percent} %`;
   write("progress-label", task ? `${WORK[task.what]}: ${percent} %` : "No unit under way");
   write("earned", tokens(session.earnedHere));
-  write("money", account ? `Settled for this key so far: ${tokens(account.earned)}. Paid out: ${tokens(account.claimed)}.` : "");
+  const paid = account && `Paid out: ${tokens(account.claimed)}.`;
+  write("money", account ? `Settled for this key so far: ${tokens(account.earned)}. ${paid}` : "");
   const claimable = account ? BigInt(account.earned) - BigInt(account.claimed) : 0n;
   write("claimable", account ? tokens(claimable) : "–");
   byId("claim").disabled = claimable <= 0n;
@@ -101,7 +103,8 @@ function showUnits(units) {
 function unitRow({ round, kind, reason, sentence: said, amount, signed }) {
   const row = document.createElement("li");
   const good = reason === "OK";
-  row.append(element("span", good ? "good" : "bad", `${WORK[kind]}, round ${round + 1}: ${good ? "accepted" : "not paid"}`));
+  const verdict = good ? "accepted" : "not paid";
+  row.append(element("span", good ? "good" : "bad", `${WORK[kind]}, round ${round + 1}: ${verdict}`));
   row.append(element("span", "pay", amount === null ? "…" : tokens(amount)));
   const words = [good ? "" : said || reason, signed ? "Signed by the committee." : "As the gateway tells it."];
   row.append(element("span", "said", words.filter(Boolean).join(" ")));

@@ -91,14 +91,15 @@ export class JobWork {
   #failed(effect, error) {
     const id = effect.unit?.id ?? effect.unit;
     if (error instanceof EngineError && error.reason === "STOPPED") return;
+    const { tell } = this.tools;
     const blamed = (error instanceof Refused || error instanceof EngineError) && error.reason in BLAME;
-    if (blamed) this.tools.tell("notice", { code: BLAME[error.reason], unit: id, detail: error.detail });
-    else if (error instanceof EngineError) this.tools.tell("notice", { code: "engine", unit: id, detail: error.message });
+    if (blamed) tell("notice", { code: BLAME[error.reason], unit: id, detail: error.detail });
+    else if (error instanceof EngineError) tell("notice", { code: "engine", unit: id, detail: error.message });
     this.feed({ type: effect.do === "upload" ? "not-uploaded" : "failed", unit: id });
     setTimeout(() => this.feed({ type: "allow", work: this.duties.work }), AGAIN);
   }
 
-  // -- what the worker does --------------------------------------------------------------------------------------------
+  // -- what the worker does ------------------------------------------------------------------------------------------
   /** The job's parts, checked and loaded into the worker: once. */
   #open() {
     this.#opened ??= this.#load().catch((error) => {
@@ -176,7 +177,7 @@ export class JobWork {
     this.feed({ type: "replayed", unit: unit.id, segment: found.segment, state });
   }
 
-  // -- what is kept and sent ---------------------------------------------------------------------------------------------
+  // -- what is kept and sent -----------------------------------------------------------------------------------------
   #bytesName(round, unit) {
     return `${JobWork.#name("bytes", this.account, this.place)}/${String(round).padStart(10, "0")}/${unit}`;
   }
