@@ -1,21 +1,27 @@
 """Answers of models on this device: what the process of its own costs, against the runtimes called directly.
 
-python bench/serve.py [--json FILE] [--turns 400] [--endpoint HOST:PORT]     (needs the extras `llm` and `embeddings`)
+python bench/serve.py [--json FILE] [--turns 400]     (needs the extras `llm` and `embeddings`)
 
 `atoll run smollm2-135m hi` brings the language model. In each turn every contestant answers the same request once, in
 rotating order, so that a busy machine burdens all alike; a ratio or a difference is taken within a turn. CPU time is
-that of this process and of those that Atoll started. One thread everywhere. `--json FILE` writes every single time.
+that of this process and of all that it started, Atoll's HTTP endpoint among them. One thread everywhere. `--json FILE`
+writes every single time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import http.client
 import json
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -23,6 +29,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import uvicorn
 from batches import batches
 
 from atoll.graph.archive import ModelFile, pack_model
@@ -58,23 +65,30 @@ Ask = Callable[[], Awaitable[float]]
 """Answers one request; returns when its first piece came (perf_counter), 0 if it comes in one piece."""
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time of this process and of those with these ids, all threads, as Linux's scheduler counts it."""
-    tasks = (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-    return time.process_time() + sum(int(path.read_text().split()[0]) for path in tasks) / 1e9
+def cpu_below() -> float:
+    """CPU time of the processes below this one in seconds, all threads, as Linux's scheduler counts it."""
+    tasks = (path for pid in below(os.getpid()) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(path.read_text().split()[0]) for path in tasks) / 1e9
 
 
-async def race(name: str, contestants: dict[str, Ask], turns: int, device: LocalAnswers) -> dict[str, Lap]:
+def below(pid: int) -> list[int]:
+    """The processes that this one has started, and those that they have started."""
+    lists = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    children = [int(child) for one in lists for child in one]
+    return [*children, *(pid for child in children for pid in below(child))]
+
+
+async def race(name: str, contestants: dict[str, Ask], turns: int) -> dict[str, Lap]:
     """Let all answer in turns; the first two turns warm up."""
     laps = {each: Lap() for each in contestants}
     names = list(contestants)
     for turn in range(turns + 2):
         for each in names[turn % len(names) :] + names[: turn % len(names)]:
-            spent = cpu_seconds(device.pids)
+            spent = -(cpu_below() + time.process_time())
             start = time.perf_counter()
             first = await contestants[each]()
             end = time.perf_counter()
-            spent = cpu_seconds(device.pids) - spent
+            spent += time.process_time() + cpu_below()
             if turn >= 2:
                 laps[each].cpu.append(spent)
                 laps[each].whole.append(end - start)
@@ -135,12 +149,12 @@ async def classifiers(device: LocalAnswers, turns: int) -> dict[str, dict[str, L
 
         scores, _ = await device.classify(info.id, x)
         assert np.array_equal(scores, session.run(["scores"], {"x": x, **tensors})[0])
-        found[name] = await race(f"classifier {name}", {"ONNX Runtime, direct": direct, "Atoll": ours}, turns, device)
+        found[name] = await race(f"classifier {name}", {"ONNX Runtime, direct": direct, "Atoll": ours}, turns)
     return found
 
 
 # -- embeddings --------------------------------------------------------------------------------------------------------
-async def embeddings(device: LocalAnswers, turns: int) -> dict[str, dict[str, Lap]]:
+async def embeddings(device: LocalAnswers, turns: int, endpoint: str) -> dict[str, dict[str, Lap]]:
     """Two short sentences a request."""
     entry = catalog.known("minilm-l6")
     path = device.shelf.find(entry) if entry else None
@@ -165,13 +179,15 @@ async def embeddings(device: LocalAnswers, turns: int) -> dict[str, dict[str, La
         await device.embed("minilm-l6", TEXTS)
         return 0.0
 
-    return {
-        "minilm-l6": await race("embedding minilm-l6", {"ONNX Runtime, direct": direct, "Atoll": ours}, turns, device)
-    }
+    contestants: dict[str, Ask] = {"ONNX Runtime, direct": direct, "Atoll": ours}
+    if endpoint:
+        ask = {"model": "minilm-l6", "input": list(TEXTS)}
+        contestants["Atoll, over HTTP"] = lambda: _over_http(endpoint, "/v1/embeddings", ask)
+    return {"minilm-l6": await race("embedding minilm-l6", contestants, turns)}
 
 
 # -- language ----------------------------------------------------------------------------------------------------------
-async def language(device: LocalAnswers, turns: int, endpoint: str, key: str) -> dict[str, dict[str, Lap]]:
+async def language(device: LocalAnswers, turns: int, endpoint: str) -> dict[str, dict[str, Lap]]:
     """A prompt of a dozen tokens, 64 greedy tokens of answer, streamed."""
     import xllamacpp
 
@@ -209,21 +225,21 @@ async def language(device: LocalAnswers, turns: int, endpoint: str, key: str) ->
     contestants: dict[str, Ask] = {
         "xllamacpp, direct": direct,
         "Atoll": ours,
-        "xllamacpp's server": lambda: _over_http(server, asked | {"model": "any"}, ""),
+        "xllamacpp's server": lambda: _over_http(server, "/v1/completions", asked | {"model": "any"}),
     }
     if endpoint:
         ask = {"model": "smollm2-135m", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "stream": True}
-        contestants["Atoll's HTTP endpoint"] = lambda: _over_http(endpoint, ask, key)
-    laps = await race("language smollm2-135m", contestants, turns, device)
+        contestants["Atoll, over HTTP"] = lambda: _over_http(endpoint, "/v1/completions", ask)
+    laps = await race("language smollm2-135m", contestants, turns)
     assert texts["ours"] == texts["direct"], "greedy answers differ"
     return {"smollm2-135m": laps}
 
 
-async def _over_http(address: str, body: dict[str, Any], key: str) -> float:
-    """A streamed completion over HTTP, by the plainest client that there is."""
+async def _over_http(address: str, path: str, body: dict[str, Any]) -> float:
+    """A request over HTTP by the plainest client that there is; when the first event of a streamed answer came."""
     connection = http.client.HTTPConnection(address, timeout=120)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    await asyncio.to_thread(connection.request, "POST", "/v1/completions", json.dumps(body), headers)
+    headers = {"Content-Type": "application/json"}
+    await asyncio.to_thread(connection.request, "POST", path, json.dumps(body), headers)
 
     def read() -> float:
         answer, first = connection.getresponse(), 0.0
@@ -238,29 +254,73 @@ async def _over_http(address: str, body: dict[str, Any], key: str) -> float:
     return first
 
 
-async def main() -> None:
-    """Run all parts and print the table."""
+# -- the endpoint ------------------------------------------------------------------------------------------------------
+async def be_endpoint(home: Path) -> None:
+    """Atoll's HTTP endpoint on the models of this device, until the standard input ends; tells its address."""
+    from starlette.applications import Starlette
+
+    from atoll.gateway.openai.api import make_routes
+    from atoll.gateway.openai.keys import Keys
+
+    device = LocalAnswers(Shelf(home / FOLDER))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    with tempfile.TemporaryDirectory() as folder:
+        app = Starlette(routes=make_routes(device, Keys(Path(folder))))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        print(f"127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        server.should_exit = True
+        await serving
+    await device.close()
+
+
+@contextlib.contextmanager
+def endpoint(home: Path) -> Iterator[str]:
+    """The address of an endpoint in a process of its own."""
+    command = (sys.executable, __file__, "--be-endpoint", "--home", str(home))
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin and process.stdout
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(30)
+
+
+async def measure(wish: argparse.Namespace) -> dict[str, dict[str, Lap]]:
+    """All parts, one after another."""
+    device = LocalAnswers(Shelf(wish.home / FOLDER))
+    try:
+        with endpoint(wish.home) as address:
+            found = await classifiers(device, wish.turns)
+            found |= await embeddings(device, max(10, wish.turns // 2), address)
+            return found | await language(device, max(10, wish.turns // 10), address)
+    finally:
+        await device.close()
+
+
+def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=400, help="of classifiers; embeddings take half, language a tenth")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("ATOLL_HOME") or "~/.atoll").expanduser())
-    parser.add_argument("--endpoint", default="", metavar="HOST:PORT", help="a running node or gateway, to measure too")
-    parser.add_argument("--key", default="", help="the bearer key for it")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--be-endpoint", action="store_true", help=argparse.SUPPRESS)
     wish = parser.parse_args()
-    device = LocalAnswers(Shelf(wish.home / FOLDER))
+    if wish.be_endpoint:
+        asyncio.run(be_endpoint(wish.home))
+        return
     print(f"load before: {os.getloadavg()[0]:.1f}\n")
     print("| " + " | ".join(HEADINGS) + " |")
     print("|---" * len(HEADINGS) + "|")
-    try:
-        found = await classifiers(device, wish.turns)
-        found |= await embeddings(device, max(10, wish.turns // 2))
-        found |= await language(device, max(10, wish.turns // 10), wish.endpoint, wish.key)
-    finally:
-        await device.close()
+    found = asyncio.run(measure(wish))
     print(f"\nload after: {os.getloadavg()[0]:.1f}")
     if wish.json:
         wish.json.write_bytes(msgspec.json.encode(found))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -1,4 +1,4 @@
-// Makes the files of static/vendor that come from npm packages: what the lockfile names, and nothing else, decides them.
+// Makes the files of static/vendor that come from npm packages: what the lockfile names alone decides them.
 // Usage: npm ci --ignore-scripts && node build.mjs [OUTPUT-FOLDER]
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

@@ -338,6 +338,31 @@ def test_records_and_payments_survive_a_restart(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_a_killed_asker_collects_and_pays_what_it_had_asked_for(tmp_path: Path) -> None:
+    async def scene(here: Town) -> None:
+        me = await here.add(NoModels(), DEPOSIT)
+        server = await here.add(SmallModels(), **PRICES)
+        await me.routed.refresh()
+        server.lost = lambda payload: payload[1] == 4  # the answers to Embed never arrive
+        asking = asyncio.create_task(me.routed.embed("letters", ["abc"]))
+        while server.payments.till(me.account).charged == 0:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await me.stop()
+        await me.start()
+        server.lost = lambda _: False
+        assert list(me.payments.purse(server.account).open.values()) == [1 + 3 + 64]
+        assert me.payments.purse(server.account).due == 0
+        await me.routed.embed("letters", ["hello"])  # settles first
+        await me.asker.close()
+        purse, till = me.payments.purse(server.account), server.payments.till(me.account)
+        assert purse.due == purse.signed == till.charged == till.best == (1 + 3) + (1 + 5)
+        assert not purse.open and till.kept == ()
+
+    play(tmp_path, scene)
+
+
 def test_models_of_servers_are_listed(tmp_path: Path) -> None:
     async def scene(here: Town) -> None:
         me = await here.add(NoModels())

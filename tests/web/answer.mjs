@@ -34,7 +34,8 @@ const MORE = {
   "generator.uniforms": (beaconBytes, context, skipped, bounds) => {
     const generator = new Generator(beaconBytes, context);
     generator.take(skipped);
-    return bounds.map((bound) => (bound > 2n ** 32n ? generator.uniformLong(bound) : BigInt(generator.uniform(Number(bound)))));
+    const draw = (bound) => (bound > 2n ** 32n ? generator.uniformLong(bound) : generator.uniform(Number(bound)));
+    return bounds.map((bound) => BigInt(draw(bound)));
   },
   "generator.permutation": (beaconBytes, context, count) => new Generator(beaconBytes, context).permutation(count),
   "generator.draw": (beaconBytes, context, items, count) => new Generator(beaconBytes, context).draw(items, count),

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 
+from atoll.errors import Unreachable
 from atoll.gateway.assets import Assets
 from atoll.gateway.guard import Guard
 from atoll.gateway.pages.site import make_environment
@@ -22,6 +23,20 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+class Home(House):
+    """A house whose chain cannot be reached: an account that is not registered stays so."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.chain.register_for = self.chain.enlist_for = None
+
+    def send(self, *what: Any) -> None:
+        """Envelopes go out; transactions do not."""
+        if what[0] is None:
+            raise Unreachable("the chain does not answer")
+        super().send(*what)
 
 
 @dataclass

@@ -27,7 +27,7 @@ class NotTaken(Exception):
 
 
 class Modules:
-    """`call("module.function", *arguments)`: bytes, numpy arrays, large integers and mappings go through as they are."""
+    """`call("module.function", *arguments)`: bytes, numpy arrays, large integers and mappings go through."""
 
     def __init__(self) -> None:
         self._node = subprocess.Popen(

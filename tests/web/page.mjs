@@ -1,4 +1,4 @@
-// node page.mjs CHROMIUM: a page in headless Chromium that holds one worker of src/atoll/gateway/static/atoll/worker.js.
+// node page.mjs CHROMIUM: a page in headless Chromium that holds one worker (atoll/worker.js).
 //
 // The page comes from a server of our own under a name that is no secure context, with the content policy of a gateway.
 // Each line of the standard input is a list of questions for the worker, asked at once; each line of the output lists

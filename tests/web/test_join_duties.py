@@ -304,10 +304,22 @@ def test_a_lost_commit_is_noticed() -> None:
     assert [message["type"] for message in told] == ["round", "round"]
     work = next(message for message in honest().told if message["type"] == "worked") | {"unit": own_unit(record)}
     assert codes(record.drive([told[0], work, told[1]])) == ["commit-missing"]
-    assert codes(record.drive([told[0], work, told[1]], taken=False)) == ["commit-late"]
+    assert codes(record.drive([told[0], work, told[1]], taken=False)) == ["commit-lost"]
     late = record.drive(told)
     assert codes(late) == ["late"]
     assert effects(late, "cancel") == [{"do": "cancel", "unit": own_unit(record)}]
+
+
+def test_a_commit_that_was_just_too_late_accuses_nobody() -> None:
+    """Members leave nothing out that they held for the grace of two seconds; before that it is chance."""
+    record = play(Faults(slow={"3": 400.0}))
+    told = first_round(record, "beacon")
+    work = next(message for message in honest().told if message["type"] == "worked") | {"unit": own_unit(record)}
+    (commit,) = effects(record.drive([told[0], work], taken=False), "say")
+    for seconds, code in ((2.9, "commit-late"), (3.1, "commit-missing")):
+        taken = {"type": "taken", "key": commit["key"], "at": 1_000_000}
+        events = [told[0], work, taken, told[1] | {"at": 1_000_000 + 1000 * seconds}]
+        assert codes(record.drive(events, taken=False)) == [code]
 
 
 def test_a_lost_reveal_is_noticed() -> None:

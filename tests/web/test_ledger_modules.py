@@ -1,4 +1,4 @@
-"""Payments worked out again in the browser: the golden epochs, and Python's own answers to whatever was tampered with."""
+"""Payments worked out again in the browser: golden epochs, and Python's own answers to whatever was tampered with."""
 
 from __future__ import annotations
 
@@ -76,13 +76,20 @@ def seen(chain: ChainView) -> dict[str, Any]:
     return {
         "verifier": {"chainId": chain.verifier.chain_id, "address": chain.verifier.address},
         "epochs": [
-            {"number": each.number, "root": each.root, "receiptsRoot": each.receipts_root, "accounts": each.accounts,
-             "receipts": each.receipts, "jobs": totals} for each, totals in zip(chain.epochs, jobs, strict=True)
+            {
+                "number": each.number,
+                "root": each.root,
+                "receiptsRoot": each.receipts_root,
+                "accounts": each.accounts,
+                "receipts": each.receipts,
+                "jobs": totals,
+            }
+            for each, totals in zip(chain.epochs, jobs, strict=True)
         ],
         "claimed": [(name, Big(amount)) for name, amount in chain.claimed.items()],
         "budgets": [(job, Big(amount)) for job, amount in chain.budgets.items()],
         "light": [(job, list(accounts)) for job, accounts in chain.light.items()],
-    }  # fmt: skip
+    }
 
 
 def same_answer(
@@ -91,9 +98,17 @@ def same_answer(
     """Both explain the same; returns the first difference."""
     expected = explain(epochs, chain, prices)
     named = [
-        (job, {"unit": Big(p.unit_price), "audit": Big(p.audit_price), "validator": Big(p.validator_price), "segments": p.segments})
+        (
+            job,
+            {
+                "unit": Big(p.unit_price),
+                "audit": Big(p.audit_price),
+                "validator": Big(p.validator_price),
+                "segments": p.segments,
+            },
+        )
         for job, p in (prices or {}).items()
-    ]  # fmt: skip
+    ]
     found = modules.call("receipts.explain", [encode_epoch(epoch) for epoch in epochs], seen(chain), named)
     assert found["firstDifference"] == expected.first_difference
     assert (found["match"], found["checked"]) == (expected.match, dict(expected.checked))
@@ -129,15 +144,30 @@ def forgeries() -> list[tuple[list[PublishedEpoch], ChainView]]:
         for accounts in (rows[1:], rows + more, rows[::-1], (rows[0], *rows), ((rows[0][0], 1), *rows[1:])):
             cases.append((change(epochs, epoch.number, accounts=accounts), chain))
         jobs = epoch.jobs
-        for totals in ((), jobs[::-1], (replace(jobs[0], total=26), *jobs[1:]),
-                       (replace(jobs[0], settled=not jobs[0].settled), *jobs[1:]), (*jobs, JobTotal(b"\x0f" * 32, 0))):  # fmt: skip
+        for totals in (
+            (),
+            jobs[::-1],
+            (replace(jobs[0], total=26), *jobs[1:]),
+            (replace(jobs[0], settled=not jobs[0].settled), *jobs[1:]),
+            (*jobs, JobTotal(b"\x0f" * 32, 0)),
+        ):
             cases.append((change(epochs, epoch.number, jobs=totals), chain))
-        for name, value in (("root", bytes(32)), ("receipts_root", bytes(32)), ("accounts", 5), ("receipts", 4), ("jobs", ())):
+        for name, value in (
+            ("root", bytes(32)),
+            ("receipts_root", bytes(32)),
+            ("accounts", 5),
+            ("receipts", 4),
+            ("jobs", ()),
+        ):
             posted = [replace(each, **{name: value}) if each.number == epoch.number else each for each in chain.epochs]  # type: ignore[arg-type]
             cases.append((epochs, replace(chain, epochs=tuple(posted))))
         cases.append(([each for each in epochs if each is not epoch], chain))
-    cases += [(epochs, replace(chain, epochs=chain.epochs[:2])), (epochs, replace(chain, claimed={account(1): 34})),
-              ([*epochs, epochs[0]], chain), (epochs, replace(chain, budgets={JOB_A: 26}))]  # fmt: skip
+    cases += [
+        (epochs, replace(chain, epochs=chain.epochs[:2])),
+        (epochs, replace(chain, claimed={account(1): 34})),
+        ([*epochs, epochs[0]], chain),
+        (epochs, replace(chain, budgets={JOB_A: 26})),
+    ]
     back = change(epochs, 2, jobs=(JobTotal(JOB_A, 27, False), *epochs[2].jobs))
     late = Receipt(1, JOB_A, 9, unit(9), account(1), Reason.UPDATE_MISMATCH, 0)
     after = change(epochs, 2, receipts=(late, *epochs[2].receipts))
@@ -175,12 +205,16 @@ def test_statements(modules: Modules) -> None:
         found = modules.call("receipts.statement", account(number), [encode_epoch(epoch) for epoch in epochs[::-1]])
         assert int(found["earned"]) == expected.earned
         assert (found["refused"], [int(sum_) for _, sum_ in found["byEpoch"]]) == (
-            expected.refused, [sum_ for _, sum_ in expected.by_epoch],
-        )  # fmt: skip
-        lines = [(line["epoch"], line["unit"], line["kind"], int(line["amount"]), line["reason"], line["label"])
-                 for line in found["lines"]]  # fmt: skip
-        assert lines == [(line.epoch, line.unit, line.kind, line.amount, line.reason, line.kind.label)
-                         for line in expected.lines]  # fmt: skip
+            expected.refused,
+            [sum_ for _, sum_ in expected.by_epoch],
+        )
+        lines = [
+            (line["epoch"], line["unit"], line["kind"], int(line["amount"]), line["reason"], line["label"])
+            for line in found["lines"]
+        ]
+        assert lines == [
+            (line.epoch, line.unit, line.kind, line.amount, line.reason, line.kind.label) for line in expected.lines
+        ]
         for line in found["lines"]:
             assert epochs[line["epoch"]].receipts[line["index"]].unit == line["unit"]
 
@@ -197,17 +231,31 @@ def test_blobs_that_are_no_epoch_are_refused_alike(modules: Modules) -> None:
         return msgspec.msgpack.encode([schema, number, [row], accounts, jobs])
 
     forms = [
-        good, good[:-1], good + b"\x00", b"", b"\x01", msgspec.msgpack.encode(["atoll/epoch/2", number, receipts, accounts, jobs]),
-        msgspec.msgpack.encode([schema, -1, receipts, accounts, jobs]), msgspec.msgpack.encode([schema, number, receipts, accounts]),
+        good,
+        good[:-1],
+        good + b"\x00",
+        b"",
+        b"\x01",
+        msgspec.msgpack.encode(["atoll/epoch/2", number, receipts, accounts, jobs]),
+        msgspec.msgpack.encode([schema, -1, receipts, accounts, jobs]),
+        msgspec.msgpack.encode([schema, number, receipts, accounts]),
         msgspec.msgpack.encode([schema, number, receipts, accounts, jobs, 1]),
         msgspec.msgpack.encode([schema, number, receipts, [[b"x", b""]], jobs]),
         msgspec.msgpack.encode([schema, number, receipts, [[*accounts[0], 1]], jobs]),
         msgspec.msgpack.encode([schema, number, receipts, [[accounts[0][0], b"\x00\x01"]], jobs]),
         msgspec.msgpack.encode([schema, number, receipts, accounts, [[bytes(32), b"\x01", 1]]]),
-        with_receipt(kind=16), with_receipt(kind=0), with_receipt(round=2**32), with_receipt(round=-1), with_receipt(reason=2**16),
-        with_receipt(reason=33), with_receipt(amount=b"\x00\x0a"), with_receipt(amount=bytes(17)), with_receipt(unit=b""),
-        with_receipt(amount=b"\xff" * 16), with_receipt(reason=True),
-    ]  # fmt: skip
+        with_receipt(kind=16),
+        with_receipt(kind=0),
+        with_receipt(round=2**32),
+        with_receipt(round=-1),
+        with_receipt(reason=2**16),
+        with_receipt(reason=33),
+        with_receipt(amount=b"\x00\x0a"),
+        with_receipt(amount=bytes(17)),
+        with_receipt(unit=b""),
+        with_receipt(amount=b"\xff" * 16),
+        with_receipt(reason=True),
+    ]
     for form in forms:
         expected: str = "OK"
         try:
@@ -219,7 +267,13 @@ def test_blobs_that_are_no_epoch_are_refused_alike(modules: Modules) -> None:
 
 
 def test_amounts_as_text(modules: Modules) -> None:
-    for amount, text in ((0, "0"), (1, "0.000000000000000001"), (15 * 10**17, "1.5"), (10**21, "1000"), (-5 * 10**17, "-0.5")):
+    for amount, text in (
+        (0, "0"),
+        (1, "0.000000000000000001"),
+        (15 * 10**17, "1.5"),
+        (10**21, "1000"),
+        (-5 * 10**17, "-0.5"),
+    ):
         assert modules.call("receipts.amountText", Big(amount)) == text
 
 
@@ -228,4 +282,7 @@ def test_roots_follow_the_settlement_contract(modules: Modules) -> None:
     other = Verifier(SETTLEMENT.chain_id + 1, SETTLEMENT.address)
     for verifier in (SETTLEMENT, other):
         there_ = {"chainId": verifier.chain_id, "address": verifier.address}
-        assert modules.call("receipts.post", encode_epoch(epoch), there_)["receiptsRoot"] == post_of(epoch, verifier).receipts_root
+        assert (
+            modules.call("receipts.post", encode_epoch(epoch), there_)["receiptsRoot"]
+            == post_of(epoch, verifier).receipts_root
+        )

@@ -1,4 +1,4 @@
-"""Hashes, draws, signatures and messages in the browser: the golden vectors, and Python's own answers to random input."""
+"""Hashes, draws, signatures, messages in the browser: golden vectors, and Python's own answers to random input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from atoll.training.committee import encode as encode_payload
 from atoll.training.committee import next_beacon, verify_quorum
 from atoll.wire import eip712
 from atoll.wire.generator import Generator
-from atoll.wire.hashing import Domain, tagged
+from atoll.wire.hashing import Domain, blob_id, tagged
 from atoll.wire.identity import CURVE_ORDER, AccountKey, format_account, recover
 from atoll.wire.merkle import MerkleTree, verify
 from atoll.wire.messages import MESSAGES, Phase, Quorum, unseal
@@ -74,6 +74,10 @@ def test_hashes(modules: Modules) -> None:
         assert modules.call("hashing.keccak", unhex(case["data"])).hex() == case["hash"]
     for case in WIRE["blake3"]:
         assert modules.call("hashing.blobId", unhex(case["data"])).hex() == case["hash"]
+    for chunks in (0, 1, 2, 3, 4, 5, 7, 8, 31, 100):  # around the borders of blocks and chunks
+        for more in (-65, -1, 0, 1, 63, 64, 65):
+            data = DICE.randbytes(max(0, 1024 * chunks + more))
+            assert modules.call("hashing.blobId", data) == blob_id(data)
     domain = DOMAIN.encode()
     for tag in ("atoll/unit/1", ""):
         parts = [DICE.randbytes(n) for n in (0, 1, 300)]
@@ -123,7 +127,11 @@ def test_drawn_numbers(modules: Modules) -> None:
 
 # Keys and signatures
 def test_signatures_are_those_of_libsecp256k1(modules: Modules) -> None:
-    for secret in (bytes(31) + b"\x01", (CURVE_ORDER - 1).to_bytes(32, "big"), *(DICE.randbytes(32) for _ in range(20))):
+    for secret in (
+        bytes(31) + b"\x01",
+        (CURVE_ORDER - 1).to_bytes(32, "big"),
+        *(DICE.randbytes(32) for _ in range(20)),
+    ):
         key, digest = AccountKey(secret), DICE.randbytes(32)
         assert modules.call("identity.account", secret) == key.address
         signature = modules.call("identity.signDigest", secret, digest)
@@ -140,9 +148,15 @@ def test_bad_signatures_are_refused_alike(modules: Modules) -> None:
     good = AccountKey(DICE.randbytes(32)).sign_digest(digest)
     high = (CURVE_ORDER - int.from_bytes(good[32:64], "big")).to_bytes(32, "big")
     cases = [
-        good[:64] + bytes([55 - good[64]]), good[:32] + high + good[64:], bytes(32) + good[32:], good[:32] + bytes(32)
-        + good[64:], good[:64] + b"\x00", good[:64], good + b"\x00", CURVE_ORDER.to_bytes(32, "big") + good[32:],
-    ]  # fmt: skip
+        good[:64] + bytes([55 - good[64]]),
+        good[:32] + high + good[64:],
+        bytes(32) + good[32:],
+        good[:32] + bytes(32) + good[64:],
+        good[:64] + b"\x00",
+        good[:64],
+        good + b"\x00",
+        CURVE_ORDER.to_bytes(32, "big") + good[32:],
+    ]
     cases += [DICE.randbytes(64) + bytes([27 + DICE.randrange(2)]) for _ in range(20)]
     for case in cases:
         try:
@@ -166,10 +180,12 @@ def test_typed_statements(name: str, modules: Modules) -> None:
         for kind, field in struct.fields:
             bits = int(kind[4:]) if kind.startswith("uint") else 0
             values[field] = (
-                DICE.getrandbits(bits) if bits
-                else DICE.randrange(2) == 1 if kind == "bool"
+                DICE.getrandbits(bits)
+                if bits
+                else DICE.randrange(2) == 1
+                if kind == "bool"
                 else DICE.randbytes(20 if kind == "address" else 32)
-            )  # fmt: skip
+            )
         there = {"chainId": verifier.chain_id, "address": verifier.address}
         assert modules.call("eip712.digest", name, there, values) == struct.digest(verifier, values)
         kind, field = struct.fields[0]
@@ -187,11 +203,12 @@ def test_golden_certificate(modules: Modules) -> None:
 
 
 # Msgpack and envelopes
-VALUES = [
-    0, 1, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**53, 2**64 - 1, -1, -32, -33, -128, -129, -32768, -32769,
-    -(2**31), -(2**31) - 1, -(2**63), True, False, None, "", "a" * 31, "a" * 32, "ä" * 200, "a" * 70_000, b"", b"x" * 255,
-    b"x" * 256, b"x" * 70_000, [], [1] * 15, [1] * 16, [[[b"a"]], "b", 3], list(range(70_000)),
-]  # fmt: skip
+_NUMBERS = (0, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**53, 2**64 - 1)
+_BELOW = (-1, -32, -33, -128, -129, -32768, -32769, -(2**31), -(2**31) - 1, -(2**63))
+_TEXTS = ("", "a" * 31, "a" * 32, "ä" * 200, "a" * 70_000)
+_BYTES = (b"", b"x" * 255, b"x" * 256, b"x" * 70_000)
+_LISTS = ([], [1] * 15, [1] * 16, [[[b"a"]], "b", 3], list(range(70_000)))
+VALUES = [*_NUMBERS, *_BELOW, True, False, None, *_TEXTS, *_BYTES, *_LISTS]
 
 
 def test_msgpack_is_that_of_msgspec(modules: Modules) -> None:
@@ -199,8 +216,20 @@ def test_msgpack_is_that_of_msgspec(modules: Modules) -> None:
         packed = msgspec.msgpack.encode(value)
         assert modules.call("msgpack.encode", value) == packed
         assert modules.call("msgpack.decode", packed) == value
-    for packed in (b"", b"\xc4", b"\xc4\x05ab", b"\x92\x01", b"\x01\x02", b"\xa1\xff", b"\xdd\xff\xff\xff\xff", b"\xc1",
-                   b"\xcb" + bytes(8), b"\x80", b"\xd4\x01\x02", b"\x91" * 1_000 + b"\x01"):  # fmt: skip
+    for packed in (
+        b"",
+        b"\xc4",
+        b"\xc4\x05ab",
+        b"\x92\x01",
+        b"\x01\x02",
+        b"\xa1\xff",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc1",
+        b"\xcb" + bytes(8),
+        b"\x80",
+        b"\xd4\x01\x02",
+        b"\x91" * 1_000 + b"\x01",
+    ):
         assert reason_there(modules, "msgpack.decode", packed) == "MALFORMED"
     assert modules.call("msgpack.decode", b"\xc6\x00\x00\x00\x01a") == b"a"  # a long form is a form
 
@@ -237,14 +266,34 @@ def test_tampered_envelopes_are_refused_for_the_same_reason(modules: Modules) ->
         raw = unhex(case["envelope"])
         number, packed, signature = msgspec.msgpack.decode(raw)
         body = msgspec.msgpack.decode(packed)
-        bodies: list[Any] = [body[:-1], [*body, 1], [b"x", *body[1:]], [body[0], 2**32, *body[2:]], [body[0], -1, *body[2:]],
-                             [body[0], True, *body[2:]], {}, 7, [body[0], "1", *body[2:]]]  # fmt: skip
+        bodies: list[Any] = [
+            body[:-1],
+            [*body, 1],
+            [b"x", *body[1:]],
+            [body[0], 2**32, *body[2:]],
+            [body[0], -1, *body[2:]],
+            [body[0], True, *body[2:]],
+            {},
+            7,
+            [body[0], "1", *body[2:]],
+        ]
         bodies += [[*body[:-1], each] for each in (300, b"", [b"x"], None, "x", 7.0)]
         raws = [msgspec.msgpack.encode((number, msgspec.msgpack.encode(each), signature)) for each in bodies]
-        raws += [msgspec.msgpack.encode(each) for each in
-                 ((99, packed, signature), (2**60, packed, signature), (-1, packed, signature), (number, packed),
-                  (number, packed, signature[:-1]), (True, packed, signature), (number, "x", signature), b"x",
-                  (number, packed, signature, 1), (number, packed, bytes(65)))]  # fmt: skip
+        raws += [
+            msgspec.msgpack.encode(each)
+            for each in (
+                (99, packed, signature),
+                (2**60, packed, signature),
+                (-1, packed, signature),
+                (number, packed),
+                (number, packed, signature[:-1]),
+                (True, packed, signature),
+                (number, "x", signature),
+                b"x",
+                (number, packed, signature, 1),
+                (number, packed, bytes(65)),
+            )
+        ]
         raws += [raw[:-1], raw + b"\x00", raw[:2] + b"\xc6\x00\x00" + raw[2:]]
         padded = msgspec.msgpack.encode((number, packed + bytes(9 << 10), signature))
         for each in (*raws, padded):
@@ -261,8 +310,11 @@ def test_tampered_envelopes_are_refused_for_the_same_reason(modules: Modules) ->
 # Committees
 JS_PLACE = {
     "domain": {"chainId": PLACE.domain.chain_id, "registry": PLACE.domain.registry},
-    "jobsContract": PLACE.jobs_contract, "job": PLACE.job, "round": PLACE.round, "committee": PLACE.committee,
-}  # fmt: skip
+    "jobsContract": PLACE.jobs_contract,
+    "job": PLACE.job,
+    "round": PLACE.round,
+    "committee": PLACE.committee,
+}
 
 
 def quorum_cases() -> list[Quorum]:

@@ -86,11 +86,15 @@ def test_commitments(modules: Modules) -> None:
 def adversarial() -> list[NDArray[np.int64]]:
     """Ties of every exponent, both ends, block borders, lengths around a block."""
     ties = [np.arange(-260, 261) * (1 << e) + (1 << e) // 2 for e in range(1, 26)]
-    edges = [np.array([sign * (255 * (1 << e) // 2 + off)]) for e in range(27) for off in (-1, 0, 1) for sign in (1, -1)]
+    edges = [
+        np.array([sign * (255 * (1 << e) // 2 + off)]) for e in range(27) for off in (-1, 0, 1) for sign in (1, -1)
+    ]
     ends = [np.array([2**32 - 1, -(2**32 - 1), 0, 2**31, -(2**31), 2**31 - 1])]
     lengths = [RNG.integers(-(2**32) + 1, 2**32, n) >> RNG.integers(0, 32) for n in (0, 1, 255, 256, 257, 511, 513)]
     mixed = [np.concatenate([np.zeros(256), [1], np.full(255, -127), [128] * 3]).astype(np.int64)]
-    return [np.clip(case, -(2**32) + 1, 2**32 - 1).astype(np.int64) for case in (*ties, *edges, *ends, *lengths, *mixed)]
+    return [
+        np.clip(case, -(2**32) + 1, 2**32 - 1).astype(np.int64) for case in (*ties, *edges, *ends, *lengths, *mixed)
+    ]
 
 
 def test_golden_updates(modules: Modules) -> None:
@@ -106,7 +110,10 @@ def test_updates_bit_for_bit(modules: Modules) -> None:
     for case in cases:
         expected = quantise(case)
         assert modules.call("quantise.quantise", case.astype("<f8")) == expected
-        assert modules.call("quantise.dequantise", expected, len(case)).tolist() == dequantise(expected, len(case)).tolist()
+        assert (
+            modules.call("quantise.dequantise", expected, len(case)).tolist()
+            == dequantise(expected, len(case)).tolist()
+        )
     for wrong in (2.0**32, -(2.0**32), math.nan, math.inf):
         assert there(modules, "quantise.quantise", np.array([1.0, wrong], "<f8")) == "RangeError"
 
@@ -122,8 +129,16 @@ def test_update_of_two_states(modules: Modules) -> None:
 
 def test_foreign_updates_are_refused_alike(modules: Modules) -> None:
     good = quantise(RNG.integers(-(2**20), 2**20, 600))
-    forms = [good[:-1], good + b"\x00", bytes([27]) + good[1:], bytes([255]) + good[1:], good[:-1] + b"\x80",
-             bytes([5]) + bytes(len(good) - 1), bytes(len(good)), good]  # fmt: skip
+    forms = [
+        good[:-1],
+        good + b"\x00",
+        bytes([27]) + good[1:],
+        bytes([255]) + good[1:],
+        good[:-1] + b"\x80",
+        bytes([5]) + bytes(len(good) - 1),
+        bytes(len(good)),
+        good,
+    ]
     for form in forms:
         try:
             expected: Any = dequantise(form, 600).tolist()
@@ -153,13 +168,20 @@ def floats(size: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize("bits", [0, 1, 23, 24, 30])
 def test_state_bytes_bit_for_bit(bits: int, modules: Modules) -> None:
     spec = spec_of(
-        Tensor(name="w", shape=(30, 40), role="parameter", bits=bits), Tensor(name="c", shape=(), role="parameter"),
-        Tensor(name="a", shape=(64,), role="aggregate", bits=bits), Tensor(name="m", shape=(30, 41), role="reset"),
-    )  # fmt: skip
+        Tensor(name="w", shape=(30, 40), role="parameter", bits=bits),
+        Tensor(name="c", shape=(), role="parameter"),
+        Tensor(name="a", shape=(64,), role="aggregate", bits=bits),
+        Tensor(name="m", shape=(30, 41), role="reset"),
+    )
     half = (np.arange(-600, 600) + 0.5).reshape(30, 40) * 2.0**-bits
     ends = np.full((30, 40), 2.0 ** (31 - bits)) * np.resize([1, -1, 1 - 2**-24, -1 - 2**-23], (30, 40))
     for w in (floats(1200).reshape(30, 40), half, ends, -ends):
-        values = {"w": w.astype("<f4"), "c": floats(1)[0].reshape(()), "a": floats(64), "m": floats(1230).reshape(30, 41)}
+        values = {
+            "w": w.astype("<f4"),
+            "c": floats(1)[0].reshape(()),
+            "a": floats(64),
+            "m": floats(1230).reshape(30, 41),
+        }
         expected = encode_state(spec, values)
         flat = Named({name: np.ascontiguousarray(value).reshape(-1).astype("<f4") for name, value in values.items()})
         assert modules.call("fixed.state", spec.to_bytes(), flat) == expected
@@ -193,7 +215,9 @@ def same_verdict(modules: Modules, state: bytes, reference: bytes, model: bytes,
     assert [int(found[name]) for name in names] == [getattr(expected, name) for name in sums]
     assert (found["finite"], found["within"]) == (expected.finite, expected.within)
     start = model + bytes(len(state) - len(model))
-    segment = modules.call("compare.compareSegment", state, reference, start, len(model), {"part": part, "whole": whole})
+    segment = modules.call(
+        "compare.compareSegment", state, reference, start, len(model), {"part": part, "whole": whole}
+    )
     assert segment["within"] == compare_segment(state, reference, start, len(model) // 4, part, whole).within
 
 
@@ -214,13 +238,19 @@ def test_distances_are_exact_and_verdicts_equal(modules: Modules) -> None:
 def test_reset_tensors_of_any_size(scale: float, modules: Modules) -> None:
     for first in ([3.0, 4.0], [3.0, 4.05], [0.0, -1.0], [math.nan, 1.0], [math.inf, 1.0]):
         with np.errstate(invalid="ignore", over="ignore"):
-            states = [np.array([1000], "<i4").tobytes() + (np.array(r) / 4 * scale).astype("<f4").tobytes()
-                      for r in (first, [3.0, 4.0])]  # fmt: skip
+            states = [
+                np.array([1000], "<i4").tobytes() + (np.array(r) / 4 * scale).astype("<f4").tobytes()
+                for r in (first, [3.0, 4.0])
+            ]
         same_verdict(modules, states[0], states[1], bytes(4), 1, 100)
 
 
 def test_lengths_that_do_not_fit_are_refused(modules: Modules) -> None:
-    for state, reference, model in ((bytes(8), bytes(12), bytes(8)), (bytes(4), bytes(4), bytes(8)), (bytes(9), bytes(9), b"")):
+    for state, reference, model in (
+        (bytes(8), bytes(12), bytes(8)),
+        (bytes(4), bytes(4), bytes(8)),
+        (bytes(9), bytes(9), b""),
+    ):
         assert there(modules, "compare.within", state, reference, model, {"part": 1, "whole": 100}) == "MALFORMED"
 
 
@@ -266,8 +296,10 @@ def test_foreign_samples_are_refused(modules: Modules) -> None:
     document = posted(data).to_bytes()
     row = (data.sample(3), data.prove(3))
     cases = {
-        "OK": [row], "BAD_PROOF": [(data.sample(4), data.prove(3))], "MALFORMED": [(row[0] + b"x", row[1])],
-    }  # fmt: skip
+        "OK": [row],
+        "BAD_PROOF": [(data.sample(4), data.prove(3))],
+        "MALFORMED": [(row[0] + b"x", row[1])],
+    }
     for reason, answer in cases.items():
         found = there(modules, "samples.open", document, [3], msgspec.msgpack.encode(answer))
         assert (found if isinstance(found, str) else "OK") == reason
@@ -280,8 +312,14 @@ def test_foreign_samples_are_refused(modules: Modules) -> None:
 def test_sizes_and_first_values_of_the_zoo(name: str, modules: Modules) -> None:
     job = load_zoo(name)
     found = modules.call("manifest.readManifest", job.spec.to_bytes(), job.id)
-    sizes = {"modelBytes": "model_bytes", "stateBytes": "state_bytes", "updateBytes": "update_bytes",
-             "sampleBytes": "sample_bytes", "segments": "segments", "vectorLength": "vector_length"}  # fmt: skip
+    sizes = {
+        "modelBytes": "model_bytes",
+        "stateBytes": "state_bytes",
+        "updateBytes": "update_bytes",
+        "sampleBytes": "sample_bytes",
+        "segments": "segments",
+        "vectorLength": "vector_length",
+    }
     assert {key: found[key] for key in sizes} == {key: getattr(job.spec, name) for key, name in sizes.items()}
     params = modules.call("archive.params", pack(job))
     assert {key: value.tobytes() for key, value in params.items()} == {k: v.tobytes() for k, v in job.values.items()}
@@ -292,14 +330,38 @@ def broken_manifests() -> list[bytes]:
     good = json.loads(example().to_bytes())
     cases: list[bytes] = [b"", b"{}", b"[]", b"\xff", b"null"]
     for path, wrong in (
-        ("schema", 3), ("name", "Ä"), ("step", "xyz"), ("batch", 0), ("steps", 7.5), ("segment", 3), ("rounds", 0),
-        ("tensors", []), ("tensors.0.name", "x"), ("tensors.0.name", "next.a"), ("tensors.0.shape", [2**29]),
-        ("tensors.0.shape", [0]), ("tensors.0.bits", 31), ("tensors.0.role", "frozen"), ("tensors.0.role", "other"),
-        ("hyper.learning_rate", 0), ("hyper.learning_rate", 1e4), ("hyper", {}), ("update.bits", 4), ("input.dtype", "str"),
-        ("input.shape", [1] * 9), ("target.dtype", "uint8"), ("output.meaning", "?"), ("metrics", ["a", "a"]),
-        ("data.root", "00" * 32), ("data.count", 0), ("data.partition", "any"), ("policy.unit_tolerance.whole", 0),
-        ("policy.segment_tolerance.part", -1), ("policy.unit_price", "01"), ("policy", None),
-    ):  # fmt: skip
+        ("schema", 3),
+        ("name", "Ä"),
+        ("step", "xyz"),
+        ("batch", 0),
+        ("steps", 7.5),
+        ("segment", 3),
+        ("rounds", 0),
+        ("tensors", []),
+        ("tensors.0.name", "x"),
+        ("tensors.0.name", "next.a"),
+        ("tensors.0.shape", [2**29]),
+        ("tensors.0.shape", [0]),
+        ("tensors.0.bits", 31),
+        ("tensors.0.role", "frozen"),
+        ("tensors.0.role", "other"),
+        ("hyper.learning_rate", 0),
+        ("hyper.learning_rate", 1e4),
+        ("hyper", {}),
+        ("update.bits", 4),
+        ("input.dtype", "str"),
+        ("input.shape", [1] * 9),
+        ("target.dtype", "uint8"),
+        ("output.meaning", "?"),
+        ("metrics", ["a", "a"]),
+        ("data.root", "00" * 32),
+        ("data.count", 0),
+        ("data.partition", "any"),
+        ("policy.unit_tolerance.whole", 0),
+        ("policy.segment_tolerance.part", -1),
+        ("policy.unit_price", "01"),
+        ("policy", None),
+    ):
         plain = json.loads(json.dumps(good))
         *parents, last = path.split(".")
         place: Any = plain
@@ -331,6 +393,13 @@ def test_files_that_are_none_are_refused(modules: Modules) -> None:
 
 def test_unit_spec_and_browser_agree_on_a_units_name(modules: Modules) -> None:
     unit = UnitSpec(DOMAIN, RNG.bytes(32), 2**32 - 1, 255, RNG.bytes(20), 7, RNG.bytes(32), 1)
-    fields = {"domain": JS_DOMAIN, "job": unit.job, "round": unit.round, "index": unit.index, "account": unit.account,
-              "shard": unit.shard, "beacon": unit.beacon}  # fmt: skip
+    fields = {
+        "domain": JS_DOMAIN,
+        "job": unit.job,
+        "round": unit.round,
+        "index": unit.index,
+        "account": unit.account,
+        "shard": unit.shard,
+        "beacon": unit.beacon,
+    }
     assert modules.call("units.unitId", fields) == unit.id

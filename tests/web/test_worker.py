@@ -1,4 +1,4 @@
-"""The worker in headless Chromium, on a page that is no secure context: whole units, audits, replays, refusals, pace."""
+"""The worker in headless Chromium, on a page that is no secure context: units, audits, replays, refusals, pace."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from onnx import parser
 
 from atoll.graph.archive import JobFile
 from atoll.graph.manifest import Manifest
+from atoll.graph.params import write_params
+from atoll.graph.spec import Hyper, Input, Tensor
 from atoll.graph.zoo import load_zoo
 from atoll.training.compare import within
 from atoll.training.data.samples import DataSet
@@ -125,6 +129,47 @@ def test_a_light_unit_is_the_first_segment(page: Page) -> None:
     assert len(rows) == 10 * 32
 
 
+FROZEN = """<ir_version: 9, opset_import: ["" : 18]>
+step (float[batch,2] x, int64[batch] y, int64 step, int64 seed, float learning_rate, float[2] w, float[2] f)
+  => (float loss, float[2] next.w)
+{ moved = Mul(f, learning_rate) "next.w" = Add(w, moved) loss = ReduceSum<keepdims = 0>(x) }"""
+
+
+def with_frozen() -> Work:
+    """A job that adds learning rate times a frozen float16 tensor to its parameter in each step."""
+    text = FROZEN.replace('"next.w"', "next_w").replace("next.w", "next_w")
+    model = parser.parse_model(text)
+    for value in (model.graph.node[1].output, [model.graph.output[1]]):
+        if isinstance(value[0], str):
+            value[0] = "next.w"
+        else:
+            value[0].name = "next.w"
+    step, zoo = model.SerializeToString(), load_zoo("logistic")
+    values = {"w": np.array([1, -1], np.float32), "f": np.array([0.5, 4], np.float16)}
+    tensors = (Tensor(name="w", shape=(2,), role="parameter"), Tensor(name="f", shape=(2,), role="frozen"))
+    params = write_params(values)
+    spec = msgspec.structs.replace(
+        zoo.spec, tensors=tensors, input=Input(shape=(2,), dtype="float32"), hyper=Hyper(learning_rate=0.25),
+        step=blob_id(step).hex(), params=blob_id(params).hex(),
+    )  # fmt: skip
+    given = work("logistic")
+    data = DataSet(given.data.x[:, :2], given.data.y)
+    job = JobFile(spec, step, zoo.evaluate, zoo.predict, params)
+    return Work(job, data, posted(job, data), given.unit)
+
+
+def test_frozen_tensors_enter_the_graph(page: Page) -> None:
+    """20 steps of a quarter of (0.5, 4) from (1, -1): 3.5 and 19, on a grid of 2^-24."""
+    given = with_frozen()
+    manifest = {"op": "open", "manifest": given.manifest.to_bytes(), "step": given.job.step}
+    assert refusal(page, **manifest) == "WRONG_HASH"
+    opening = page.ask(**manifest, params=given.job.params)
+    assert opening["facts"]["frozen"] == 1
+    give_samples(page, opening["job"], given.data, given.fields())
+    found = page.ask(op="unit", job=opening["job"], unit=given.fields(), model=given.job.model)
+    assert found["states"][-1] == np.array([3.5 * 2**24, 19 * 2**24], "<i4").tobytes()
+
+
 def test_a_replay_finds_what_was_altered_and_where(page: Page) -> None:
     given = work("softmax")
     name, found = opened(page, given), done(page, given)
@@ -186,7 +231,7 @@ def test_what_is_refused(page: Page) -> None:
 
 
 def test_work_that_diverges_is_told(page: Page) -> None:
-    """A model at the end of the grid and its learning rate: nothing finite comes out, or at least nothing is lied about."""
+    """A model at the end of the grid: nothing finite comes out, or at least nothing is lied about."""
     given = work("logistic")
     huge = np.full(len(given.job.model) // 4, 2**31 - 1, "<i4").tobytes()
     try:

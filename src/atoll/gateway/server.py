@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 1024  # of browsers and programs together; more wait in the kernel's queue or are turned away
 WEBSOCKET_FRAME = 64 * 1024
+LOST_MILLISECONDS = 60_000
 
 
 class Gateway:
@@ -41,7 +42,7 @@ class Gateway:
         self._node.page = page_url(host.strip("[]"), int(listener.getsockname()[1]))
         settings = uvicorn.Config(
             self.app(host.strip("[]")), log_config=None, log_level="critical", access_log=False, lifespan="off",
-            ws="websockets-sansio", ws_max_size=WEBSOCKET_FRAME, server_header=False, timeout_graceful_shutdown=1,
+            ws="websockets-sansio", ws_max_size=WEBSOCKET_FRAME, ws_per_message_deflate=False, server_header=False, timeout_graceful_shutdown=1,
             limit_concurrency=MAX_CONNECTIONS,
         )  # fmt: skip
         server = _Server(settings)
@@ -88,6 +89,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":  # a port that was just freed may be taken again; elsewhere this would share it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # a browser that vanished does not keep its buffers for long
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MILLISECONDS)
         listener.bind(address)
         listener.listen(128)
     except OSError as error:

@@ -198,7 +198,7 @@ class Position(Part, frozen=True):
 class Chunk(Part, frozen=True):
     """A part of a text: whole characters, the numbers of its tokens, one position for each. The last has a `finish`."""
 
-    text: Annotated[str, msgspec.Meta(max_length=1 << 16)]
+    text: Annotated[str, msgspec.Meta(max_length=4096)]
     tokens: Annotated[tuple[Token, ...], msgspec.Meta(max_length=MAX_TOKENS)]
     positions: Annotated[tuple[Position, ...], msgspec.Meta(max_length=MAX_TOKENS)]
     finish: Literal["", "stop", "length"] = ""

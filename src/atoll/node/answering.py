@@ -31,7 +31,8 @@ WAIT_SECONDS = 5.0
 IDLE_SECONDS = 20.0
 """An answer that nobody collects is made no further after this time."""
 KEEP_SECONDS = 120.0
-"""How long a finished session stays in memory; what is not paid stays on disk beyond it."""
+MAX_FINISHED = 128
+"""How long, and how many, finished sessions stay in memory; what is not paid stays on disk beyond it."""
 
 PriceOf = Callable[[ModelInfo], Price | None]
 """The price of a model, or None if it is not served."""
@@ -102,7 +103,7 @@ class Answering:
         payer = self._shop.payer_of(peer)
         if payer is None:
             raise Refused(Reason.UNKNOWN_ACCOUNT, "only registered accounts are answered")
-        self._sweep()
+        self.sweep()
         if isinstance(request, wire.Pay):
             self._take(payer, request.voucher)
             return b""
@@ -183,9 +184,12 @@ class Answering:
         if session.work is not None and not session.over:
             session.work.cancel()
 
-    def _sweep(self) -> None:
-        """Stop what nobody collects, and forget what is over."""
+    def sweep(self) -> None:
+        """Stop what nobody collects, and forget what is over; called at every request and again and again."""
         now = self._clock()
+        finished = [nonce for nonce, session in self._sessions.items() if session.over]
+        for nonce in finished[: max(0, len(finished) - MAX_FINISHED)]:
+            del self._sessions[nonce]
         for nonce, session in list(self._sessions.items()):
             if not session.over and now > session.touched + IDLE_SECONDS:
                 self._stop(session)

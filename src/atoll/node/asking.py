@@ -179,6 +179,7 @@ class Exchange:
                 elif now > heard + PATIENCE_SECONDS:
                     await self.stop()
                     raise Unreachable(f"0x{self.candidate.server.hex()} has sent nothing for {PATIENCE_SECONDS:g} s.")
+                questions.check_chunks(self.question, len(self.chunks), progress.chunks)
                 self.chunks += progress.chunks
                 self.prompt_tokens = progress.prompt_tokens
                 if progress.done is not None:

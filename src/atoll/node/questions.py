@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import msgspec
@@ -203,6 +204,15 @@ def check_answer(
     if recover(said.digest(domain), said.signature) != candidate.server:
         raise Refused(Reason.BAD_STATEMENT, "the server did not sign its statement")
     return price
+
+
+def check_chunks(question: Question, before: int, chunks: tuple[Chunk, ...]) -> None:
+    """What arrives while an answer is made: no more than was asked for, and real numbers; Refused(BAD_STATEMENT)."""
+    if before + len(chunks) > wanted(question).new_tokens + 1:
+        raise Refused(Reason.BAD_STATEMENT, f"{before + len(chunks)} parts of a text came, more than were asked for")
+    told = (one for chunk in chunks for position in chunk.positions for one in (position.taken, *position.top))
+    if not all(math.isfinite(one.logprob) for one in told):
+        raise Refused(Reason.BAD_STATEMENT, "a log-probability is no number")
 
 
 def signed(statement: wire.Statement, signature: bytes) -> wire.Statement:

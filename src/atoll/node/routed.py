@@ -96,7 +96,8 @@ class RoutedAnswers:
         found = await asyncio.gather(*map(self._asker.offers, servers), return_exceptions=True)
         for server, offering in zip(servers, found, strict=True):
             if isinstance(offering, wire.Offering):
-                self._offers.by_server[server] = offering
+                readable = tuple(one for one in offering.models if one.id.isprintable())
+                self._offers.by_server[server] = wire.Offering(readable, offering.load)
             elif isinstance(offering, AtollError):
                 self._offers.by_server.pop(server, None)
             else:

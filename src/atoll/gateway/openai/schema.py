@@ -77,7 +77,7 @@ def components() -> dict[str, Json]:
     }
 
 
-def added_to(whole: Json) -> Json:
+def added_to(whole: Mapping[str, Json]) -> dict[str, Json]:
     """An OpenAPI description with the API in it as well; `whole` is left as it is."""
     joined = dict(whole.get("components", {}))
     for kind, named in components().items():

@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 
+from atoll.errors import UnknownModel
 from atoll.gateway.openai.faults import ApiError
 from atoll.gateway.openai.keys import ApiKey, Keys
 from atoll.gateway.openai.metrics import Gauges, Meter
 from atoll.gateway.openai.slots import Room, Slots
-from atoll.inference.answers import Answers, Piece, Served, Stream
+from atoll.inference.answers import Answers, ModelInfo, Piece, Served, Stream
 
 JSON = "application/json"
+REMEMBERED = 256  # models
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,28 @@ class Service:
     fresh: Callable[[], str]
     started: int = 0
     gauges: Gauges = field(default_factory=dict)
+    seen: dict[str, ModelInfo] = field(default_factory=dict)
+
+    def model(self, name: str) -> ModelInfo:
+        """A model of the list by its id or the hash of its file; raises UnknownModel.
+
+        To make the whole list takes its time, and what is found by a hash never changes: that is remembered.
+        """
+        found = self.seen.get(name)
+        if found is None:
+            found = self._listed(name)
+            if name == found.blob and len(self.seen) < REMEMBERED:
+                self.seen[name] = found
+        return found
+
+    def _listed(self, name: str) -> ModelInfo:
+        known = self.answers.models()
+        blob = name.strip().lower().removeprefix("0x")
+        found = next((one for one in known if name == one.id or (one.blob and blob == one.blob)), None)
+        if found is None:
+            shown = ", ".join(one.id for one in known[:8]) or "none"
+            raise UnknownModel(f"There is no model {name!r:.80} here; the models are: {shown}.")
+        return found
 
 
 @dataclass(frozen=True)

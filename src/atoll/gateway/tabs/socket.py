@@ -219,7 +219,10 @@ class _Conversation:
 
     async def _send(self, text: str) -> None:
         async with asyncio.timeout(SEND_SECONDS):
-            await self._socket.send_text(text)
+            try:
+                await self._socket.send_text(text)
+            except RuntimeError:  # the server has closed it already: the tab did not answer a ping
+                raise WebSocketDisconnect from None
 
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):  # it may be closed already

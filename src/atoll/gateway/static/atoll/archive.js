@@ -28,7 +28,8 @@ export function readParts(bytes) {
   let at = view.getUint32(end + 16, true);
   try {
     for (let left = view.getUint16(end + 10, true); left > 0; left--) {
-      if (view.getUint32(at, true) !== ENTRY || view.getUint16(at + 10, true) !== 0) throw bad("compressed, or no entry");
+      const stored = view.getUint32(at, true) === ENTRY && view.getUint16(at + 10, true) === 0;
+      if (!stored) throw bad("a compressed entry, or none");
       const size = view.getUint32(at + 24, true);
       const nameLength = view.getUint16(at + 28, true);
       const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameLength));
@@ -79,7 +80,8 @@ export function readParams(bytes, job) {
   header.delete("__metadata__");
   const wanted = job.tensors.filter(({ role }) => role !== "reset");
   need(header.size === wanted.length, "BAD_PARAMS", `${header.size} tensors, expected ${wanted.length}`);
-  return new Map(wanted.map((tensor) => [tensor.name, values(tensor, header.get(tensor.name), bytes.subarray(8 + length))]));
+  const body = bytes.subarray(8 + length);
+  return new Map(wanted.map((tensor) => [tensor.name, values(tensor, header.get(tensor.name), body)]));
 }
 
 function values(tensor, entry, body) {

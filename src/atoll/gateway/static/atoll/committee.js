@@ -50,7 +50,8 @@ const PAYLOADS = [
 export function decodePayload(phase, data) {
   const fields = Object.entries(PAYLOADS[phase] ?? {});
   const values = decode(data);
-  const fits = Array.isArray(values) && values.length === fields.length && fields.every(([, form], at) => form(values[at]));
+  const whole = Array.isArray(values) && values.length === fields.length;
+  const fits = whole && fields.every(([, form], at) => form(values[at]));
   need(fits && fields.length, "MALFORMED", `payload of phase ${phase} does not have its form`);
   need(equal(encode(values), data), "MALFORMED", `payload of phase ${phase} is not in canonical form`);
   return Object.fromEntries(fields.map(([name], at) => [name, values[at]]));

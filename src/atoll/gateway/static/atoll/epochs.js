@@ -13,7 +13,9 @@ const LIMITS = { bytes: 64 << 20, receipts: 200_000, accounts: 1_000_000, jobs: 
 const MAX_AMOUNT = (1n << 128n) - 1n;
 
 /** What each paid kind of receipt is for. */
-export const KINDS = new Map([[1, "training unit"], [2, "audit"], [3, "replica of a disputed unit"], [4, "committee duty"]]);
+export const KINDS = new Map([
+  [1, "training unit"], [2, "audit"], [3, "replica of a disputed unit"], [4, "committee duty"],
+]);
 
 /**
  * @typedef {object} Receipt
@@ -76,7 +78,8 @@ function rows(value, name, width, fits) {
   need(Array.isArray(value), "MALFORMED", `epoch: ${name} are expected`);
   need(value.length <= LIMITS[name], "MALFORMED", `epoch: ${value.length} ${name}, at most ${LIMITS[name]}`);
   for (const row of value) {
-    need(Array.isArray(row) && row.length === width && fits(row), "MALFORMED", `epoch: one of the ${name} is malformed`);
+    const good = Array.isArray(row) && row.length === width && fits(row);
+    need(good, "MALFORMED", `epoch: one of the ${name} is malformed`);
   }
   return value;
 }
@@ -96,7 +99,8 @@ export function decodeEpoch(data) {
   need(plain, "MALFORMED", "epoch: schema and number are expected");
   need(schema === SCHEMA, "BAD_VERSION", `an epoch of the form ${JSON.stringify(schema.slice(0, 40))}`);
   rows(accounts, "accounts", 2, ([account, amount]) => isBytes(account, 20, 20) && isBytes(amount, 0, 32));
-  const isJob = ([job, total, settled]) => isBytes(job, 32, 32) && isBytes(total, 0, 32) && typeof settled === "boolean";
+  const isJob = ([job, total, settled]) =>
+    isBytes(job, 32, 32) && isBytes(total, 0, 32) && typeof settled === "boolean";
   rows(jobs, "jobs", 3, isJob);
   const epoch = {
     number,
@@ -140,7 +144,8 @@ export function accountTree(accounts) {
 
 /** keccak256(abi.encode(JobTotal[])). */
 export function totalsHash(jobs) {
-  return keccak(encodeArray(["bytes32", "uint256", "bool"], jobs.map(({ job, total, settled }) => [job, total, settled])));
+  const totals = jobs.map(({ job, total, settled }) => [job, total, settled]);
+  return keccak(encodeArray(["bytes32", "uint256", "bool"], totals));
 }
 
 /** What the chain holds of an epoch, worked out from its receipts' blob; `digest` is what validators sign. */
@@ -160,7 +165,8 @@ export function postOf(epoch, verifier) {
 export function claimOf(epoch, account) {
   const index = epoch.accounts.findIndex(([each]) => equal(each, account));
   if (index < 0) return null;
-  return { epoch: epoch.number, account, cumulative: epoch.accounts[index][1], index, proof: accountTree(epoch.accounts).prove(index) };
+  const proof = accountTree(epoch.accounts).prove(index);
+  return { epoch: epoch.number, account, cumulative: epoch.accounts[index][1], index, proof };
 }
 
 /** The proof that receipt `index` of an epoch is under its receipts root: siblings, lowest first. */

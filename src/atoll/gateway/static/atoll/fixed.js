@@ -69,7 +69,11 @@ export function encodeState(job, values) {
   return out;
 }
 
-/** The certified tensors as float32, from MODEL BYTES. @param {Uint8Array} bytes @returns {Map<string, Float32Array>} */
+/**
+ * The certified tensors as float32, from MODEL BYTES.
+ * @param {Uint8Array} bytes
+ * @returns {Map<string, Float32Array>}
+ */
 export function decodeModel(job, bytes) {
   need(bytes.length === job.modelBytes, "MALFORMED", `${bytes.length} bytes where ${job.modelBytes} were expected`);
   const fixed = int32s(bytes);

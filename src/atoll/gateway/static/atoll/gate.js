@@ -113,12 +113,15 @@ function checkModel(model) {
 
 function checkNode(node, opset) {
   const op = node.op ?? "";
-  need(!node.domain && !node.overload, "CUSTOM_DOMAIN", `${shown(op)} of domain ${shown(node.domain || node.overload)}`);
-  const nests = CONTROL_FLOW.has(op) || node.attributes.some((item) => GRAPHS.has(item.type) || item.g || item.graphs.length);
+  const domain = node.domain || node.overload;
+  need(!domain, "CUSTOM_DOMAIN", `${shown(op)} of domain ${shown(domain)}`);
+  const isGraph = (item) => GRAPHS.has(item.type) || item.g || item.graphs.length;
+  const nests = CONTROL_FLOW.has(op) || node.attributes.some(isGraph);
   need(!nests, "NESTED_GRAPH", `${shown(op)} holds a graph`);
   const known = OPERATORS.get(op);
   need(known && known.since <= opset, "FORBIDDEN_OP", `${shown(op)} at opset ${opset}`);
-  const inside = (names, [least, most]) => names.length >= least && names.length <= most && names.slice(0, least).every(Boolean);
+  const inside = (names, [least, most]) =>
+    names.length >= least && names.length <= most && names.slice(0, least).every(Boolean);
   const counts = inside(node.inputs, known.inputs) && inside(node.outputs, known.outputs) && node.outputs[0];
   need(counts, "BAD_GRAPH", `${op} with ${node.inputs.length} inputs and ${node.outputs.length} outputs`);
   const names = new Set(node.attributes.map(({ name }) => name));
@@ -147,13 +150,15 @@ function checkAttribute(where, item) {
   checkMeaning(where, item);
   if (field === "t") {
     need(item.t, "BAD_ATTRIBUTE", `${where} has no tensor`);
-    need(checkTensor(where, item.t) <= 8 * MAX_ITEMS, "BAD_ATTRIBUTE", `${where} holds more than ${8 * MAX_ITEMS} bytes`);
+    const bytes = checkTensor(where, item.t);
+    need(bytes <= 8 * MAX_ITEMS, "BAD_ATTRIBUTE", `${where} holds more than ${8 * MAX_ITEMS} bytes`);
   }
 }
 
 /** Yes or no, and the lengths of sliding windows, whose operators trust them. */
 function checkMeaning(where, item) {
-  if (FLAGS.has(item.name)) need(item.i === 0 || item.i === 1, "BAD_ATTRIBUTE", `${where} is ${item.i}, expected 0 or 1`);
+  const flag = !FLAGS.has(item.name) || item.i === 0 || item.i === 1;
+  need(flag, "BAD_ATTRIBUTE", `${where} is ${item.i}, expected 0 or 1`);
   if (item.name === "group") need(item.i >= 1 && item.i <= MAX_WINDOW, "BAD_ATTRIBUTE", `${where} is ${item.i}`);
   const least = WINDOWS.get(item.name);
   const bounded = least === undefined || item.ints.every((value) => value >= least && value <= MAX_WINDOW);
@@ -254,5 +259,5 @@ function checkOrder(graph) {
     }
     for (const name of node.outputs) if (name) declare(name);
   }
-  for (const value of graph.outputs) need(made.has(value.name), "BAD_GRAPH", `output ${shown(value.name)} is never made`);
+  for (const { name } of graph.outputs) need(made.has(name), "BAD_GRAPH", `output ${shown(name)} is never made`);
 }

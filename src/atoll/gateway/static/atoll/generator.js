@@ -48,7 +48,8 @@ export class Generator {
 
   /** A number in 0..bound-1, each equally likely; 1 <= bound <= 2^32. @param {number} bound */
   uniform(bound) {
-    if (!Number.isInteger(bound) || bound < 1 || bound > WORD) throw new RangeError(`bound ${bound}: 1 to 2^32 expected`);
+    const fits = Number.isInteger(bound) && bound >= 1 && bound <= WORD;
+    if (!fits) throw new RangeError(`bound ${bound}: 1 to 2^32 expected`);
     const limit = WORD - (WORD % bound);
     for (;;) {
       const word = this.nextU32();
@@ -83,7 +84,13 @@ export class Generator {
     return order;
   }
 
-  /** `count` different items, in the order drawn. @template T @param {T[]} items @param {number} count @returns {T[]} */
+  /**
+   * `count` different items, in the order drawn.
+   * @template T
+   * @param {T[]} items
+   * @param {number} count
+   * @returns {T[]}
+   */
   draw(items, count) {
     if (count < 0 || count > items.length) throw new RangeError(`cannot draw ${count} of ${items.length}`);
     const pool = [...items];

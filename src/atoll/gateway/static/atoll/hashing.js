@@ -1,4 +1,4 @@
-// Every hash that Atoll computes, as src/atoll/wire/hashing.py: BLAKE3 names blobs, keccak-256 what contracts may check.
+// Every hash that Atoll computes, as src/atoll/wire/hashing.py: BLAKE3 names blobs, keccak-256 what contracts check.
 
 import { keccak_256 } from "../vendor/noble.js";
 import { blake3 } from "./blake3.js";
@@ -97,7 +97,11 @@ export function blobId(bytes) {
   return blake3(bytes);
 }
 
-/** keccak-256 over the tag and the parts, each preceded by its length. @param {string} tag @param {...Uint8Array} parts */
+/**
+ * keccak-256 over the tag and the parts, each preceded by its length.
+ * @param {string} tag
+ * @param {...Uint8Array} parts
+ */
 export function tagged(tag, ...parts) {
   const framed = [utf8(tag), ...parts].flatMap((part) => [u32(part.length), part]);
   return keccak(concat(...framed));

@@ -50,8 +50,10 @@ export function signDigest(secret, digest) {
  * @param {Uint8Array} signature 65 bytes
  */
 export function recover(digest, signature) {
-  need(digest.length === 32 && signature.length === 65, "BAD_SIGNATURE", "a signature has 65 bytes over a digest of 32");
-  const [r, s, v] = [fromBigEndian(signature.subarray(0, 32)), fromBigEndian(signature.subarray(32, 64)), signature[64]];
+  const sized = digest.length === 32 && signature.length === 65;
+  need(sized, "BAD_SIGNATURE", "a signature has 65 bytes over a digest of 32");
+  const [r, s] = [signature.subarray(0, 32), signature.subarray(32, 64)].map(fromBigEndian);
+  const v = signature[64];
   const inside = (v === 27 || v === 28) && r > 0n && r < ORDER && s > 0n && s <= ORDER / 2n;
   need(inside, "BAD_SIGNATURE", "r, s or v lies outside its range");
   try {
@@ -71,12 +73,16 @@ export function formatAccount(account) {
   return "0x" + [...digits].map((digit, at) => (parseInt(sum[at], 16) >= 8 ? digit.toUpperCase() : digit)).join("");
 }
 
-/** 20 bytes from "0x" and 40 hex digits; mixed capitals must be a valid checksum. Throws RangeError. @param {string} text */
+/**
+ * 20 bytes from "0x" and 40 hex digits; mixed capitals must be a valid checksum. Throws RangeError.
+ * @param {string} text
+ */
 export function parseAccount(text) {
   if (!/^0x[0-9a-fA-F]{40}$/.test(text)) throw new RangeError("not an account: 0x and 40 hexadecimal digits expected");
   const account = unhex(text);
   const digits = text.slice(2);
   const mixed = digits !== digits.toLowerCase() && digits !== digits.toUpperCase();
-  if (mixed && formatAccount(account) !== text) throw new RangeError("the capitals do not match the account's checksum");
+  const good = !mixed || formatAccount(account) === text;
+  if (!good) throw new RangeError("the capitals do not match the account's checksum");
   return account;
 }

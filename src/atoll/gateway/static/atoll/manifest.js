@@ -1,4 +1,4 @@
-// What a job computes: its manifest, read from outside, and the sizes that follow (src/atoll/graph/spec.py, manifest.py).
+// What a job computes: its manifest, read from outside, and the sizes that follow (src/atoll/graph/spec.py).
 //
 // The bytes are bound by their BLAKE3 id, which is on the chain. That they are the canonical encoding is left to the
 // nodes, which refuse any other; every field that decides how much memory or time is taken is checked here as well.
@@ -12,6 +12,7 @@ const ROLES = ["parameter", "aggregate", "reset", "frozen"];
 const RESERVED = new Set(["x", "y", "step", "seed", "learning_rate", "loss", "count", "scores"]);
 const ITEM_BYTES = { uint8: 1, float32: 4, int64: 8 };
 const STORED_BYTES = { uint8: 1, float32: 4, int64: 4 };
+const PARTS = ["step", "evaluate", "predict", "params", "initial"];
 const BLOB = /^[0-9a-f]{64}$/;
 const ROOT = /^0x[0-9a-f]{64}$/;
 
@@ -133,7 +134,7 @@ export function readManifest(bytes, id = null) {
   }
   need(isObject(fields) && fields.schema === 2, "schema 2 is expected");
   need(/^[a-z0-9][a-z0-9._-]{0,63}$/.test(fields.name), "name must be 1-64 of a-z 0-9 . _ -");
-  for (const key of ["step", "evaluate", "predict", "params", "initial"]) need(BLOB.test(fields[key]), `${key}: a blob id`);
+  for (const key of PARTS) need(BLOB.test(fields[key]), `${key} must be a blob id`);
   const tensors = readTensors(fields.tensors);
   checkPorts(fields);
   checkNumbers(fields);
@@ -146,6 +147,7 @@ function sizes(fields, tensors) {
   const vectorTensors = tensors.filter(({ role }) => role === "parameter" || role === "aggregate");
   const resetTensors = tensors.filter(({ role }) => role === "reset");
   const vectorLength = elements(vectorTensors);
+  const inputBytes = product(fields.input.shape) * ITEM_BYTES[fields.input.dtype];
   const xBytes = product(fields.input.shape) * STORED_BYTES[fields.input.dtype];
   return {
     vectorTensors,
@@ -158,6 +160,6 @@ function sizes(fields, tensors) {
     segments: fields.steps / fields.segment,
     xBytes,
     sampleBytes: xBytes + product(fields.target.shape) * STORED_BYTES[fields.target.dtype],
-    evaluateBatch: Math.max(1, Math.min(64, Math.floor(2 ** 20 / (product(fields.input.shape) * ITEM_BYTES[fields.input.dtype])))),
+    evaluateBatch: Math.max(1, Math.min(64, Math.floor(2 ** 20 / inputBytes))),
   };
 }

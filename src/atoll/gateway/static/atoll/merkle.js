@@ -33,7 +33,8 @@ export class MerkleTree {
 
   /** @param {number} index @returns {Uint8Array[]} */
   prove(index) {
-    if (!Number.isInteger(index) || index < 0 || index >= this.count) throw new RangeError(`leaf ${index} of ${this.count}`);
+    const inside = Number.isInteger(index) && index >= 0 && index < this.count;
+    if (!inside) throw new RangeError(`leaf ${index} of ${this.count}`);
     return this.rows.slice(0, -1).map((row, level) => row[Math.floor(index / 2 ** level) ^ 1]);
   }
 }
@@ -47,7 +48,8 @@ export class MerkleTree {
  * @param {Uint8Array[]} proof
  */
 export function verify(root, count, index, content, proof) {
-  if (!Number.isInteger(index) || !Number.isInteger(count) || count > 2 ** 32 || index < 0 || index >= count) return false;
+  const whole = Number.isInteger(index) && Number.isInteger(count);
+  if (!whole || count > 2 ** 32 || index < 0 || index >= count) return false;
   const levels = count === 1 ? 0 : 32 - Math.clz32(count - 1);
   if (proof.length !== levels) return false;
   let value = leafHash(content);

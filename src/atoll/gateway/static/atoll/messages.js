@@ -14,7 +14,8 @@ const KILOBYTE = 1024;
 export const PHASES = Object.freeze({ LOCK: 0, BEACON: 1, AUDIT: 2, OPEN: 3, CERTIFY: 4 });
 
 const isInteger = (low, high) => (value) => Number.isInteger(value) && value >= low && value <= high;
-const isBytes = (least, most) => (value) => value instanceof Uint8Array && value.length >= least && value.length <= most;
+const isBytes = (least, most) => (value) =>
+  value instanceof Uint8Array && value.length >= least && value.length <= most;
 const isList = (least, most, each) => (value) =>
   Array.isArray(value) && value.length >= least && value.length <= most && value.every(each);
 

@@ -1,7 +1,8 @@
 // Operators that a graph may use: arithmetic on tensors of known shapes, as src/atoll/graph/check.py allows them.
 //
 // Each line: the operator, how many inputs and outputs it has, its attributes with the field of an AttributeProto that
-// holds them (f, i, s, t, floats, ints). @19 or @20: only from that opset on.
+// holds them (f, i, s, t, floats, ints); a line that starts with + goes on with those. @19 or @20: only from that opset
+// on.
 
 const TABLE = `
   Abs 1-1 1-1
@@ -9,7 +10,8 @@ const TABLE = `
   And 2-2 1-1
   ArgMax 1-1 1-1 axis:i keepdims:i select_last_index:i
   ArgMin 1-1 1-1 axis:i keepdims:i select_last_index:i
-  AveragePool 1-1 1-1 auto_pad:s ceil_mode:i count_include_pad:i dilations:ints@19 kernel_shape:ints pads:ints strides:ints
+  AveragePool 1-1 1-1 auto_pad:s ceil_mode:i count_include_pad:i
+    + dilations:ints@19 kernel_shape:ints pads:ints strides:ints
   BitwiseAnd 2-2 1-1
   BitwiseXor 2-2 1-1
   Cast 1-1 1-1 saturate:i@19 to:i
@@ -19,7 +21,8 @@ const TABLE = `
   Constant 0-0 1-1 value:t value_float:f value_floats:floats value_int:i value_ints:ints value_string:s
   ConstantOfShape 1-1 1-1 value:t
   Conv 2-3 1-1 auto_pad:s dilations:ints group:i kernel_shape:ints pads:ints strides:ints
-  ConvTranspose 2-3 1-1 auto_pad:s dilations:ints group:i kernel_shape:ints output_padding:ints output_shape:ints pads:ints strides:ints
+  ConvTranspose 2-3 1-1 auto_pad:s dilations:ints group:i kernel_shape:ints
+    + output_padding:ints output_shape:ints pads:ints strides:ints
   Cos 1-1 1-1
   CumSum 2-2 1-1 exclusive:i reverse:i
   Div 2-2 1-1
@@ -100,7 +103,7 @@ const dated = (text) => {
  * @type {Map<string, {since: number, inputs: number[], outputs: number[], attributes: Map<string, any>}>}
  */
 export const OPERATORS = new Map(
-  TABLE.trim().split("\n").map((line) => {
+  TABLE.trim().replace(/\n +\+/g, "").split("\n").map((line) => {
     const [op, inputs, outputs, ...rest] = line.trim().split(" ");
     const [name, since] = dated(op);
     const attributes = rest.map((text) => {

@@ -1,7 +1,7 @@
 // A payment worked out again from the published receipts, as src/atoll/ledger/statement.py: the same answers.
 //
 // Everything is computed from published epochs and from a plain record of what the chain says; nothing is fetched.
-// A chain view is {verifier: {chainId, address of Settlement}, epochs: [{number, root, receiptsRoot, accounts, receipts,
+// A chain view is {verifier: {chainId, address of Settlement}, epochs: [{number, root, receiptsRoot, accounts, receipts
 // jobs: [{job, total, settled}]}], claimed: [[account, amount]], budgets?: [[job, amount]], light?: [[job, accounts]]};
 // amounts are bigint, `light` are the accounts that enlisted as light workers.
 
@@ -23,8 +23,11 @@ export function statement(account, epochs) {
   const lines = [];
   const byEpoch = [];
   for (const epoch of [...epochs].sort((left, right) => left.number - right.number)) {
-    const mine = epoch.receipts.map((receipt, index) => ({ ...receipt, index })).filter((one) => equal(one.account, account));
-    lines.push(...mine.map((one) => ({ epoch: epoch.number, ...one, label: KINDS.get(one.kind), outcome: outcomeOf(one) })));
+    const numbered = epoch.receipts.map((receipt, index) => ({ ...receipt, index }));
+    const mine = numbered.filter((one) => equal(one.account, account));
+    for (const one of mine) {
+      lines.push({ epoch: epoch.number, ...one, label: KINDS.get(one.kind), outcome: outcomeOf(one) });
+    }
     if (mine.length) byEpoch.push([epoch.number, sum(mine)]);
   }
   return { account, lines, byEpoch, earned: sum(lines), refused: lines.filter(({ reason }) => reason).length };
@@ -55,8 +58,9 @@ function priceOf(prices, kind, light) {
 /**
  * Recompute every total and root from the receipts alone and compare with the chain.
  *
- * `prices` (hex of a job -> pricesOf its manifest) checks that each receipt of the jobs it names pays exactly its price:
- * the part of a light unit for whatever was done on the unit of a light worker. Returns `match`, the first difference as a sentence (null if none), and what was found right before that.
+ * `prices` (hex of a job -> pricesOf its manifest) checks that each receipt of the jobs it names pays its price: the
+ * part of a light unit for whatever was done on the unit of a light worker. Returns `match`, the first difference as a
+ * sentence (null if none), and what was found right before that.
  * @param {import("./epochs.js").Epoch[]} published
  * @param {any} chain
  * @param {Map<string, Prices>} prices
@@ -128,7 +132,8 @@ class Walk {
       last = receipt;
       const before = this.seen.get(name);
       // A unit that could not be settled in its round may be paid or refused later; nothing else comes twice.
-      if (before !== undefined && before !== REASONS.UNSETTLED) yield `${where}: ${name} was already settled in an earlier epoch`;
+      const again = before !== undefined && before !== REASONS.UNSETTLED;
+      if (again) yield `${where}: ${name} was already settled in an earlier epoch`;
       this.seen.set(name, receipt.reason);
       if (this.jobs.get(hex(receipt.job))?.settled) {
         yield `${where}: ${name} belongs to a job that was settled in an earlier epoch`;
@@ -164,7 +169,8 @@ class Walk {
       const [owed, listed] = [expected.get(account), found.get(account)];
       if (owed !== listed) {
         const there = listed === undefined ? "is missing" : `is ${listed}`;
-        yield `${where}, account 0x${account}: the receipts add up to ${owed ?? 0n}, but the published cumulative amount ${there}`;
+        yield `${where}, account 0x${account}: the receipts add up to ${owed ?? 0n}, ` +
+          `but the published cumulative amount ${there}`;
       }
       if (listed !== undefined) {
         if (!this.granted.has(account)) this.granted.set(account, new Set());

@@ -13,7 +13,7 @@ import { Refused, need } from "./refused.js";
 import { batchOf } from "./samples.js";
 import { batches, seedOf, shardsOf, unitId } from "./units.js";
 
-/** What a replay found: 0 when all segments agree, 255 when a state was not opened or is none (wire: Replay.segment). */
+/** What a replay found: 0 when all segments agree, 255 when a state was not opened or is none. */
 export const ALL_AGREE = 0;
 export const NOT_OPENED = 255;
 
@@ -44,7 +44,9 @@ export class Bench {
     if (job.frozenTensors.length) {
       need(params && hex(blobId(params)) === job.fields.params, "WRONG_HASH", "the frozen tensors are not the job's");
       const values = readParams(params, job);
-      for (const { name, shape } of job.frozenTensors) frozen.set(name, new ort.Tensor("float32", values.get(name), shape));
+      for (const { name, shape } of job.frozenTensors) {
+        frozen.set(name, new ort.Tensor("float32", values.get(name), shape));
+      }
     }
     const session = await ort.InferenceSession.create(step, { executionProviders: ["wasm"], logSeverityLevel: 4 });
     return new Bench(ort, job, gate, session, frozen);
@@ -163,7 +165,8 @@ export class Bench {
       const end = claimed[segment] ?? null;
       const own = end && this.#isState(end) ? await this.#ownEnd(unit, segment, start, sample, rest, segments) : null;
       if (!own) return { segment: NOT_OPENED, state: null };
-      if (!compareSegment(end, own, start, this.job.modelBytes, ratio).within) return { segment: segment + 1, state: own };
+      const agrees = compareSegment(end, own, start, this.job.modelBytes, ratio).within;
+      if (!agrees) return { segment: segment + 1, state: own };
       start = end;
     }
     if (!update) return { segment: NOT_OPENED, state: null };

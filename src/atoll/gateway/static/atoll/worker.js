@@ -142,8 +142,8 @@ const OPS = {
     const { steps, segment, batch } = job.fields;
     const { segments, modelBytes, stateBytes, updateBytes, sampleBytes } = job;
     const sizes = { segments, steps, segment, batch, modelBytes, stateBytes, updateBytes, sampleBytes };
-    const facts = { name: job.fields.name, ...sizes, frozen: job.frozenTensors.length, ops: Object.fromEntries(gate.ops) };
-    return { job: name, facts };
+    const ops = Object.fromEntries(gate.ops);
+    return { job: name, facts: { name: job.fields.name, ...sizes, frozen: job.frozenTensors.length, ops } };
   },
 
   async plan({ unit, ...question }) {
@@ -169,8 +169,8 @@ const OPS = {
     const { states, update, losses } = await entry.bench.run(unit, model, sampler(entry, unit), restOf(id));
     const ids = [blobId(model), ...states.map(blobId)];
     const milliseconds = performance.now() - started;
-    const found = { unit: entry.bench.unit(unit).id, states, ids, root: statesRoot(ids), update, updateId: blobId(update) };
-    return { ...found, losses, milliseconds };
+    const names = { unit: entry.bench.unit(unit).id, ids, root: statesRoot(ids), updateId: blobId(update) };
+    return { ...names, states, update, losses, milliseconds };
   },
 
   async replay({ id, unit, model, states, update, ...question }) {
@@ -227,7 +227,8 @@ function movable(answer) {
 function failure(id, error) {
   if (error instanceof Refused) return { id, error: { reason: error.reason, detail: error.detail } };
   const mistake = error instanceof TypeError || error instanceof RangeError;
-  return { id, error: { reason: mistake ? "BAD_QUESTION" : "ENGINE", detail: String(error?.message ?? error).slice(0, 500) } };
+  const detail = String(error?.message ?? error).slice(0, 500);
+  return { id, error: { reason: mistake ? "BAD_QUESTION" : "ENGINE", detail } };
 }
 
 async function carryOut(question) {

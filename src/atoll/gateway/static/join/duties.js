@@ -7,13 +7,13 @@
 // Bytes are lower-case hex strings here, so that the whole state can be stored as it is (`snapshot`).
 //
 // Events (`handle`):
-//   {type: "round", ...}                        as the gateway tells it (docs/protocol/tabs.md)
+//   {type: "round", at, ...}                    as the gateway tells it (docs/protocol/tabs.md); `at` in milliseconds
 //   {type: "worked", unit, states, update}      a unit is done: ids of its states, first to last, and of its update
 //   {type: "replayed", unit, segment, state}    a disputed unit was run again: first segment that differs, own state
 //   {type: "failed", unit}                      it could not be done; asked for again when its round is told again
 //   {type: "uploaded", unit}                    the gateway has the bytes of a unit
 //   {type: "not-uploaded", unit}                it has not; tried again when the gateway tells of the round
-//   {type: "taken", key}                        the gateway has taken what was said under this key
+//   {type: "taken", key, at}                    the gateway has taken what was said under this key
 //   {type: "refused", key, reason}              the gateway has refused it
 //   {type: "lost", unit}                        the bytes of a unit are gone from this device
 //   {type: "allow", work: boolean}              whether new work may be begun (limits, pause)
@@ -37,6 +37,7 @@ import { Wrong, checkShape, emptyState, isSameRound, pick, takenUnit } from "./r
 
 const { LOCK, AUDIT, OPEN, CERTIFY } = PHASES;
 const PHASES_OF = { Commit: LOCK, AuditCommit: AUDIT, Reveal: OPEN, AuditReveal: OPEN, Replay: CERTIFY };
+const GRACE = 3_000; // milliseconds: the protocol's grace and a second for the way
 const ZERO = "00".repeat(32);
 
 /** What a person reads about each notice. */
@@ -46,9 +47,10 @@ export const NOTICES = {
   "contradiction": "The gateway changed its story about this round. The new one was ignored.",
   "wrong-unit": "The gateway named work that the draw does not give to this device. It was refused.",
   "commit-missing":
-    "The gateway did not pass on your work in time: it had confirmed your commit, which is missing from the list " +
-    "that the committee locked.",
-  "commit-late":
+    "The gateway did not pass on your work: it confirmed your commit in good time, and the list that the committee " +
+    "locked does not have it.",
+  "commit-late": "Your commit came just too late for the list that the committee locked.",
+  "commit-lost":
     "Your commit is not in the list that the committee locked, and the gateway never confirmed it: the connection " +
     "was lost, or the gateway did not pass it on.",
   "late": "The unit was not finished before the committee locked its list. Small units may suit this device better.",
@@ -95,7 +97,7 @@ export class Duties {
     if (event.type === "round") this.#told(event);
     else if (event.type === "allow") this.work = event.work;
     else if (event.type === "again") this.#again();
-    else if (event.type === "taken") this.state.taken.push(event.key);
+    else if (event.type === "taken") this.state.taken[event.key] = event.at ?? null;
     else if (unit && event.type === "worked") Object.assign(unit, pick(event, ["states", "update"]), { asked: false });
     else if (unit && event.type === "replayed") Object.assign(unit, { replay: pick(event, ["segment", "state"]) });
     else if (unit && event.type === "failed") unit.asked = false;
@@ -115,6 +117,7 @@ export class Duties {
       if (told.round < state.round) return;
       if (told.round > state.round) this.#enter(told);
       else if (!isSameRound(state, told)) throw new Wrong("contradiction");
+      this.now = told.at ?? null;
       this.#takeUnit(told);
       (told.said ?? []).forEach((raw) => this.#recall(raw));
       told.quorums.forEach((raw) => this.#close(raw));
@@ -191,9 +194,17 @@ export class Duties {
     const said = this.state.said[key];
     unit.locked = said !== undefined && commits.includes(said.raw);
     if (unit.locked) return;
-    if (said !== undefined) this.#notice(this.state.taken.includes(key) ? "commit-missing" : "commit-late", id);
+    if (said !== undefined) this.#notice(this.#missing(key), id);
     else if (unit.asked) this.#notice("late", id);
     if (unit.asked) this.#emit({ do: "cancel", unit: id });
+  }
+
+  /** Why a commit that was said is not in the list: members leave nothing out that they held for the grace. */
+  #missing(key) {
+    const taken = this.state.taken[key];
+    if (taken === undefined) return "commit-lost";
+    const held = taken === null || this.now === null ? Infinity : this.now - taken;
+    return held < GRACE ? "commit-late" : "commit-missing";
   }
 
   #opened(payload) {
@@ -257,7 +268,7 @@ export class Duties {
     const key = `${opened.body.type} ${opened.body.unit ?? ""}`.trim();
     if (said[key] !== undefined) return;
     said[key] = { raw, phase: PHASES_OF[opened.body.type] ?? this.phase, digest: opened.body.digest ?? null };
-    taken.push(key);
+    taken[key] = null;
   }
 
   /** A unit as the round's beacon draws it; refused if the gateway names another. */

@@ -13,7 +13,7 @@ export class Wrong extends Error {
 export function emptyState() {
   const round = { round: -1, committee: [], roster: [], model: "", beacon: "", shards: 0, done: false };
   const settled = { closed: [], locked: [], owners: null, auditBeacon: "", audited: [], openings: [], disputed: [] };
-  return { ...round, ...settled, units: {}, said: {}, taken: [], noticed: [] };
+  return { ...round, ...settled, units: {}, said: {}, taken: {}, noticed: [] };
 }
 
 /** A unit that is up to this device, before anything is done about it; `role` says what is not as for the own unit. */

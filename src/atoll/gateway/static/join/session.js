@@ -194,8 +194,9 @@ export class Session {
   }
 
   async #round(told) {
+    const at = Date.now();
     const work = await this.#workOf(told.job);
-    await work?.feed({ ...told, type: "round" });
+    await work?.feed({ ...told, type: "round", at });
   }
 
   // -- joining -------------------------------------------------------------------------------------------------------
@@ -284,6 +285,7 @@ export class Session {
     const work = await JobWork.open({ chainId, registry, jobs, job, segments, manifest }, me, tools);
     this.#open.set(job, work);
     await work.feed({ type: "allow", work: this.#allowed });
+    if (this.#allowed) work.warm();
     return work;
   }
 

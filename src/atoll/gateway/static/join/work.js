@@ -57,6 +57,11 @@ export class JobWork {
     return this.#queue;
   }
 
+  /** Load the job's parts before the first unit: that may take longer than a round. */
+  warm() {
+    this.#open().catch(() => {}); // what is wrong is told when a unit needs it
+  }
+
   close() {
     this.#closed = true;
   }
@@ -204,7 +209,7 @@ export class JobWork {
     } catch {
       return;
     }
-    if (answer.type === "taken") this.feed({ type: "taken", key });
+    if (answer.type === "taken") this.feed({ type: "taken", key, at: Date.now() });
     else this.feed({ type: "refused", key, reason: answer.reason });
   }
 
