@@ -115,7 +115,7 @@ def test_a_purse_pays_once_and_no_more_than_agreed() -> None:
     paid = purse.receive(ONE, 50)
     refused(Reason.NOT_FOUND, lambda: paid.receive(ONE, 50))
     refused(Reason.NOT_FOUND, lambda: paid.receive(TWO, 0))
-    full = Purse(open={bytes([number]) * 16: 1 for number in range(MAX_OPEN)})
+    full = Purse(pending={bytes([number]) * 16: 1 for number in range(MAX_OPEN)})
     refused(Reason.BUSY, lambda: full.ask(b"\xff" * 16, 1))
 
 
@@ -153,9 +153,10 @@ def test_when_a_voucher_is_redeemed() -> None:
     till = Till(charged=100, best=100, signature=b"s" * 65, redeemed=40)
     assert till.worth_redeeming(threshold=60, cover=PLENTY, leaving=False)
     assert not till.worth_redeeming(threshold=61, cover=PLENTY, leaving=False)
-    assert till.worth_redeeming(threshold=PLENTY, cover=PLENTY, leaving=True)
-    assert till.worth_redeeming(threshold=PLENTY, cover=40 + 119, leaving=False)  # 2 * 60 > 119
-    assert not till.worth_redeeming(threshold=PLENTY, cover=40 + 120, leaving=False)
+    assert till.worth_redeeming(threshold=600, cover=PLENTY, leaving=True)
+    assert till.worth_redeeming(threshold=600, cover=40 + 119, leaving=False)  # 2 * 60 > 119
+    assert not till.worth_redeeming(threshold=600, cover=40 + 120, leaving=False)
+    assert not till.worth_redeeming(threshold=601, cover=40, leaving=True)  # nobody is made to pay for dust
     assert not Till(charged=100).worth_redeeming(0, PLENTY, leaving=True)
 
 
@@ -184,7 +185,7 @@ class Trade(RuleBasedStateMachine):
     def ask(self, ceiling: int) -> None:
         self.number += 1
         nonce = self.number.to_bytes(16, "big")
-        if len(self.purse.open) >= MAX_OPEN or self.purse.due + self.purse.at_risk + ceiling > self.cover():
+        if len(self.purse.pending) >= MAX_OPEN or self.purse.due + self.purse.at_risk + ceiling > self.cover():
             return
         self.purse = self.purse.ask(nonce, ceiling)
         try:
@@ -205,7 +206,7 @@ class Trade(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         """The payer fetches an answer that is there; what the server does not know any more is dropped."""
-        for nonce in list(self.purse.open):
+        for nonce in list(self.purse.pending):
             if nonce in self.kept:
                 self.purse = self.purse.receive(nonce, self.kept[nonce]).sign()
                 self.received[nonce] = self.kept[nonce]
@@ -254,7 +255,7 @@ class Trade(RuleBasedStateMachine):
         self.collect()
         self.pay(old=False)
         assert self.till.best == self.till.charged == self.purse.due
-        assert not self.purse.open and self.till.kept == ()
+        assert not self.purse.pending and self.till.kept == ()
 
 
 test_trade = Trade.TestCase

@@ -50,7 +50,7 @@ class Memory:
 class House:
     """A server and those who talk to it by hand; endpoint ids are accounts with a leading e."""
 
-    def __init__(self, price: Price | None = PRICE, redeem_at: int = 10**6) -> None:
+    def __init__(self, price: Price | None = PRICE, redeem_at: int = 10_000) -> None:
         self.vault, self.store, self.models, self.now = Vault(), Memory(), SmallModels(), 0.0
         self.vault.deposits[ALICE.address] = DEPOSIT
         self.price, self.redeem_at = price, redeem_at

@@ -83,7 +83,7 @@ def test_every_kind_of_answer_is_right_paid_and_checked(tmp_path: Path) -> None:
         for server in (one, two):
             purse, till = me.payments.purse(server.account), server.payments.till(me.account)
             assert purse.due == purse.signed == till.charged == till.best
-            assert not purse.open and till.owed == 0 and till.kept == ()
+            assert not purse.pending and till.owed == 0 and till.kept == ()
         assert sum(me.payments.purse(server.account).due for server in (one, two)) > 0
         assert not any(record["refused"] for record in me.routed.record())
 
@@ -291,7 +291,7 @@ def test_a_dead_server_is_passed_over_and_remembered(tmp_path: Path) -> None:
         _, served = await me.routed.classify("digits", X)
         assert served.node == format_account(alive.account)
         assert me.payments.record(dead.account).timeouts >= 1
-        assert me.payments.purse(dead.account).open  # it may have answered: to be asked later
+        assert me.payments.purse(dead.account).pending  # it may have answered: to be asked later
 
     play(tmp_path, scene)
 
@@ -312,7 +312,7 @@ def test_an_answer_that_is_not_read_on_is_stopped_and_what_was_made_is_paid(tmp_
         till, purse = server.payments.till(me.account), me.payments.purse(server.account)
         assert 0 < till.charged < 2 + 3 * 4_000
         assert till.charged == till.best == purse.due == purse.signed
-        assert not purse.open
+        assert not purse.pending
 
     play(tmp_path, scene)
 
@@ -352,13 +352,13 @@ def test_a_killed_asker_collects_and_pays_what_it_had_asked_for(tmp_path: Path) 
         await me.stop()
         await me.start()
         server.lost = lambda _: False
-        assert list(me.payments.purse(server.account).open.values()) == [1 + 3 + 64]
+        assert list(me.payments.purse(server.account).pending.values()) == [1 + 3 + 64]
         assert me.payments.purse(server.account).due == 0
         await me.routed.embed("letters", ["hello"])  # settles first
         await me.asker.close()
         purse, till = me.payments.purse(server.account), server.payments.till(me.account)
         assert purse.due == purse.signed == till.charged == till.best == (1 + 3) + (1 + 5)
-        assert not purse.open and till.kept == ()
+        assert not purse.pending and till.kept == ()
 
     play(tmp_path, scene)
 

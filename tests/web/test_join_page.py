@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Page, Route, expect
 
 from atoll.sim.faults import Faults
@@ -234,5 +235,28 @@ def test_the_page_fits_a_small_phone(tmp_path: Path, chromium: str) -> None:
             assert box["height"] >= 44
         unnamed = "[...document.querySelectorAll('#tab :is(input, select, textarea)')].filter((e) => !e.labels.length"
         assert await page.evaluate(f"{unnamed} && !e.ariaLabel).length") == 0
+
+    visit(house, chromium, story)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(scheme: str, tmp_path: Path, chromium: str, runtime: Path) -> None:
+    """https://github.com/dequelabs/axe-core: before the start and at work, with everything unfolded."""
+    house = Home(tmp_path, rounds=1)
+    axe = (runtime / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+    async def faults(page: Page) -> list[str]:
+        await page.evaluate(axe + "; 0")
+        return list(await page.evaluate("axe.run(document).then((found) => found.violations.map(({ id }) => id))"))
+
+    async def story(at: Opened) -> None:
+        small = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
+        page = await at.page({**stored_key(house), **FAST}, **small)
+        for part in ("limits", "key", "device"):
+            await page.click(f"#{part} summary")
+        assert await faults(page) == []
+        await page.click("#start")
+        await said(page, "committed")
+        assert await faults(page) == []
 
     visit(house, chromium, story)

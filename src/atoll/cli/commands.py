@@ -163,7 +163,7 @@ def predict(
     home: Home = None,
     as_json: AsJson = False,
 ) -> int:
-    """Ask a trained model what a picture shows."""
+    """Ask the running node, or a serving one, what a picture shows; `atoll run` needs no node."""
     params = {"model": model, "file": readable(file), "remote": remote, "invert": invert}
     found = _ask(home, "predict", "Asking the model", params, LONG_SECONDS)
     tell(as_json, found, answers.predict_view(found))

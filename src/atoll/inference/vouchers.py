@@ -31,6 +31,8 @@ TURN_TOKENS = 64
 """Tokens that a template may add around one turn of a conversation or one text."""
 REDEEM_SHARE = 2
 """Redeem when what is not redeemed yet, times this, exceeds what the payer's deposit still covers."""
+FORCED_SHARE = 10
+"""A payer that makes a server hurry can make it redeem no less than this part of what is worth a transaction."""
 MAX_OPEN = 64
 """Questions to one server whose answers may be outstanding."""
 
@@ -90,32 +92,32 @@ def check_voucher(verifier: Verifier, payer: bytes, payee: bytes, voucher: Vouch
 class Purse:
     """What a payer owes one server. `due`: prices of all answers received; `signed`: the newest voucher.
 
-    `open` are questions whose answers are outstanding, by nonce, and the most that each may cost.
+    `pending` are questions whose answers are outstanding, by nonce, and the most that each may cost.
     """
 
     due: int = 0
     signed: int = 0
-    open: dict[bytes, int] = field(default_factory=dict)
+    pending: dict[bytes, int] = field(default_factory=dict)
 
     def ask(self, nonce: bytes, ceiling: int) -> Purse:
         """A question leaves; raises Refused(DUPLICATE) for a nonce in use, BUSY when too many are outstanding."""
-        if nonce in self.open:
+        if nonce in self.pending:
             raise Refused(Reason.DUPLICATE, f"question {nonce.hex()} is already asked")
-        if len(self.open) >= MAX_OPEN:
+        if len(self.pending) >= MAX_OPEN:
             raise Refused(Reason.BUSY, f"{MAX_OPEN} questions to this server are outstanding")
-        return replace(self, open={**self.open, nonce: ceiling})
+        return replace(self, pending={**self.pending, nonce: ceiling})
 
     def receive(self, nonce: bytes, price: int) -> Purse:
         """The whole answer is here: its price is due. Raises Refused(OVER_CEILING), or NOT_FOUND if nothing is open."""
-        if nonce not in self.open:
+        if nonce not in self.pending:
             raise Refused(Reason.NOT_FOUND, f"question {nonce.hex()} is not outstanding")
-        if not 0 <= price <= self.open[nonce]:
-            raise Refused(Reason.OVER_CEILING, f"{price} base units, agreed were at most {self.open[nonce]}")
+        if not 0 <= price <= self.pending[nonce]:
+            raise Refused(Reason.OVER_CEILING, f"{price} base units, agreed were at most {self.pending[nonce]}")
         return replace(self.drop(nonce), due=self.due + price)
 
     def drop(self, nonce: bytes) -> Purse:
         """No answer came, or a false one: nothing is due for it."""
-        return replace(self, open={one: ceiling for one, ceiling in self.open.items() if one != nonce})
+        return replace(self, pending={one: ceiling for one, ceiling in self.pending.items() if one != nonce})
 
     def sign(self) -> Purse:
         """The state to write down before a voucher for `due` leaves."""
@@ -124,7 +126,7 @@ class Purse:
     @property
     def at_risk(self) -> int:
         """The most that the open questions can still add to what is due."""
-        return sum(self.open.values())
+        return sum(self.pending.values())
 
 
 # -- the server's side -------------------------------------------------------------------------------------------------
@@ -196,7 +198,7 @@ class Till:
         `threshold` base units pay for a transaction; `cover` as in `take`; `leaving`: the payer has asked for its
         deposit back.
         """
-        if self.waiting == 0:
+        if self.waiting == 0 or self.waiting * FORCED_SHARE < threshold:
             return False
         rest = cover - self.redeemed
         return leaving or self.waiting >= threshold or self.waiting * REDEEM_SHARE > rest

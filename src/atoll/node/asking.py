@@ -19,7 +19,7 @@ from atoll.node import questions
 from atoll.node.payments import Bank, Payments
 from atoll.wire import rpc
 from atoll.wire.hashing import Domain
-from atoll.wire.identity import AccountKey, recover
+from atoll.wire.identity import AccountKey
 from atoll.wire.reasons import Reason
 from atoll.wire.rpc import Ask
 
@@ -69,7 +69,7 @@ class Asker:
         )
         return max(0, cover.usable(me) - owed)
 
-    def open(self, candidate: Candidate, make: MakeQuestion) -> Exchange:
+    def begin(self, candidate: Candidate, make: MakeQuestion) -> Exchange:
         """Begin to ask; raises Refused(OVER_BUDGET) if the deposit does not cover the most that it may cost."""
         server = candidate.server
         sample = make(Order(bytes(wire.NONCE_BYTES), candidate.offer.id, b""))
@@ -114,7 +114,7 @@ class Asker:
 
         The price is within what was agreed when the question was asked; the text itself is of no use any more.
         """
-        for nonce, ceiling in list(self.payments.purse(server).open.items()):
+        for nonce, ceiling in list(self.payments.purse(server).pending.items()):
             if nonce in self.live:
                 continue
             try:
@@ -126,8 +126,9 @@ class Asker:
             if done is None:
                 continue
             price = wire.amount(done.statement.price)
-            honest = recover(done.statement.digest(self.payer.domain), done.statement.signature) == server
-            if honest and done.statement.nonce == nonce and price <= ceiling:
+            said = done.statement
+            honest = (said.server, said.nonce) == (server, nonce) and questions.is_signed(self.payer.domain, said)
+            if honest and price <= ceiling:
                 self.receive(server, nonce, price)
             else:
                 self.drop(server, nonce)

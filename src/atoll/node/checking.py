@@ -206,7 +206,7 @@ class Checker:
         return found, last
 
     async def _paid(self, candidate: Candidate, make: Callable[[Order], Question]) -> Exchange:
-        exchange = self._asker.open(candidate, make)
+        exchange = self._asker.begin(candidate, make)
         await exchange.finish()
         exchange.accept()
         return exchange

@@ -70,7 +70,7 @@ class Bank:
 class _KeptPurse(msgspec.Struct, frozen=True, array_like=True):
     due: _Amount
     signed: _Amount
-    open: tuple[tuple[bytes, _Amount], ...]
+    pending: tuple[tuple[bytes, _Amount], ...]
 
 
 class _KeptTill(msgspec.Struct, frozen=True, array_like=True):
@@ -123,8 +123,8 @@ class Payments:
     def keep_purse(self, server: bytes, purse: Purse) -> None:
         """Write it down."""
         if purse != self.purse(server):
-            open_ = tuple((nonce, amount_bytes(ceiling)) for nonce, ceiling in purse.open.items())
-            kept = _KeptPurse(amount_bytes(purse.due), amount_bytes(purse.signed), open_)
+            pending = tuple((nonce, amount_bytes(ceiling)) for nonce, ceiling in purse.pending.items())
+            kept = _KeptPurse(amount_bytes(purse.due), amount_bytes(purse.signed), pending)
             self._store.put_snapshot(PURSE + server.hex(), encode_body(kept))
             self.purses[server] = purse
 
@@ -192,7 +192,7 @@ class Payments:
 
 def _purse(data: bytes) -> Purse:
     kept = decode_body(_KeptPurse, data)
-    return Purse(amount(kept.due), amount(kept.signed), {nonce: amount(ceiling) for nonce, ceiling in kept.open})
+    return Purse(amount(kept.due), amount(kept.signed), {nonce: amount(ceiling) for nonce, ceiling in kept.pending})
 
 
 def _till(data: bytes) -> Till:

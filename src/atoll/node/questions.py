@@ -201,9 +201,17 @@ def check_answer(
     for name in expected.__struct_fields__:
         if getattr(said, name) != getattr(expected, name):
             raise Refused(Reason.BAD_STATEMENT, f"the field {name} of the server's statement is not what it should be")
-    if recover(said.digest(domain), said.signature) != candidate.server:
+    if not is_signed(domain, said):
         raise Refused(Reason.BAD_STATEMENT, "the server did not sign its statement")
     return price
+
+
+def is_signed(domain: Domain, said: wire.Statement) -> bool:
+    """Whether the server that a statement names signed it."""
+    try:
+        return recover(said.digest(domain), said.signature) == said.server
+    except Refused:
+        return False
 
 
 def check_chunks(question: Question, before: int, chunks: tuple[Chunk, ...]) -> None:

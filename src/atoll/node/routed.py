@@ -243,9 +243,9 @@ class RoutedAnswers:
     async def begin(self, candidate: Candidate, make: MakeQuestion, failures: list[AtollError]) -> Exchange | None:
         """An exchange with a server; None, and one more failure, when it cannot be asked."""
         try:
-            if self._payments.purse(candidate.server).open:
+            if self._payments.purse(candidate.server).pending:
                 await self._asker.settle(candidate.server)
-            return self._asker.open(candidate, make)
+            return self._asker.begin(candidate, make)
         except (Refused, Unreachable) as error:
             failures.append(error)
             return None

@@ -29,7 +29,7 @@ MEGABYTE = 1 << 20
 REDEEM_ANSWERS = 100
 """Full answers that are worth a transaction."""
 STEP_SECONDS = 5.0
-REPLACED = 1.5
+MEMORY_OF_FILE = 1.5
 """Memory that a model takes, in sizes of its file."""
 
 
@@ -109,7 +109,7 @@ class Serving:
         return [one for one in node.directory.with_role(SERVER) if one != node.account]
 
     def _fits(self, info: ModelInfo) -> bool:
-        return info.bytes * REPLACED <= self._node.settings.memory_mb * MEGABYTE
+        return info.bytes * MEMORY_OF_FILE <= self._node.settings.memory_mb * MEGABYTE
 
     async def _redeem(self, payer: bytes, cumulative: int, signature: bytes) -> None:
         node = self._node

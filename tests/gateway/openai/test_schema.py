@@ -21,7 +21,7 @@ def test_every_path_that_is_answered_is_described(tmp_path: Any) -> None:
 
 def test_it_joins_the_description_of_the_pages() -> None:
     pages = openapi.document("1")
-    joined = schema.added_to(pages)
+    joined = openapi.merged([pages, schema.document("1")])
     assert not set(pages["paths"]) & set(schema.paths())
     for kind, named in schema.components().items():
         assert not set(named) & set(pages["components"].get(kind, {})), kind

@@ -12,18 +12,24 @@ import httpx
 import pytest
 import uvicorn
 
+from atoll.gateway.guard import Guard
+from atoll.gateway.openai import keys
 from atoll.gateway.openai.api import Limits
-from tests.gateway.openai.serving import Echo, Quiet, listening, make_app
+from tests.gateway.openai.serving import PAID, Echo, Quiet, listening, make_app
 
+NOWHERE = Path("nowhere-at-all")
 CHAT = "/v1/chat/completions"
 SLOW = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}], "stream": True}
 
 
 @contextlib.asynccontextmanager
-async def server(echo: Echo, limits: Limits | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def server(
+    echo: Echo, limits: Limits | None = None, guarded: bool = False, home: Path = NOWHERE
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a real server in the same loop."""
     listener = listening()
-    config = uvicorn.Config(make_app(echo, Path("nowhere-at-all"), limits), log_config=None, lifespan="off")
+    app = make_app(echo, home, limits)
+    config = uvicorn.Config(Guard(app) if guarded else app, log_config=None, lifespan="off")
     running = Quiet(config)
     task = asyncio.create_task(running.serve(sockets=[listener]))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
@@ -71,6 +77,24 @@ def test_a_client_that_goes_away_stops_the_model(stream: bool) -> None:
             assert 'atoll_model_tokens_total{model="echo",kind="answer"} 1' in metrics  # what was made is counted
 
     asyncio.run(story())
+
+
+def test_a_client_that_goes_away_pays_for_what_was_made(tmp_path: Path) -> None:
+    text = keys.add_key(tmp_path, "laptop", None)
+
+    async def story() -> None:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo, home=tmp_path) as client:
+            headers = {"authorization": f"Bearer {text}"}
+            asking = asyncio.create_task(client.post(CHAT, json=SLOW | {"model": "paid"}, headers=headers))
+            said = await echo.streams.get()
+            await said.held.wait()
+            asking.cancel()
+            while await running(client) != (0, 0):
+                pass
+
+    asyncio.run(story())
+    assert keys.Keys(tmp_path).spent(keys.read_keys(tmp_path)[0]) == PAID.cost
 
 
 def test_a_client_that_goes_away_while_it_waits_leaves_the_queue() -> None:
@@ -137,3 +161,19 @@ def test_bodies_that_are_read_together_have_a_bound() -> None:
             return large
 
     assert asyncio.run(story()).status_code == 429
+
+
+def test_behind_the_gateways_guard_streams_flow_and_other_sites_are_refused() -> None:
+    async def story() -> tuple[str, int]:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo, guarded=True) as client:
+            async with client.stream("POST", CHAT, json=SLOW) as response:
+                lines = response.aiter_lines()
+                early = [await anext(lines) for _ in range(4)]
+            await (await echo.streams.get()).closed.wait()  # the client has left
+            foreign = await client.post(CHAT, json=SLOW, headers={"origin": "https://evil.example"})
+            return early[2], foreign.status_code
+
+    line, status = asyncio.run(story())
+    assert '"content":"one"' in line
+    assert status == 403

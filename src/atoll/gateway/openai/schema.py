@@ -77,17 +77,10 @@ def components() -> dict[str, Json]:
     }
 
 
-def added_to(whole: Mapping[str, Json]) -> dict[str, Json]:
-    """An OpenAPI description with the API in it as well; `whole` is left as it is."""
-    joined = dict(whole.get("components", {}))
-    for kind, named in components().items():
-        joined[kind] = {**joined.get(kind, {}), **named}
-    return {**whole, "paths": {**whole.get("paths", {}), **paths()}, "components": joined}
-
-
 def document(version: str) -> dict[str, Json]:
     """A whole OpenAPI description of the API alone."""
-    return added_to({"openapi": "3.1.0", "info": {"title": "Atoll, OpenAI-compatible", "version": version}})
+    info = {"title": "Atoll, OpenAI-compatible", "version": version}
+    return {"openapi": "3.1.0", "info": info, "paths": paths(), "components": components()}
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:

@@ -116,21 +116,31 @@ class Feed:
                 self._looking = None
 
     async def _watch(self) -> None:
-        before = marks_of(self._read())
-        while True:
-            await asyncio.sleep(self._look)
-            after = marks_of(self._read())
-            found = news(before, after)
-            if found is not None:
-                self._tell(json.dumps(found, separators=(",", ":")))
-            before = after
+        try:
+            before = marks_of(self._read())
+            while True:
+                await asyncio.sleep(self._look)
+                after = marks_of(self._read())
+                found = news(before, after)
+                if found is not None:
+                    self._tell(json.dumps(found, separators=(",", ":")))
+                before = after
+        finally:  # whatever ended it: who still listens is let go, and connects again
+            if self._looking is asyncio.current_task():
+                self._looking = None
+                for queue in list(self._listeners):
+                    _let_go(queue)
 
     def _tell(self, text: str) -> None:
         for queue in list(self._listeners):
             if queue.full():
-                with contextlib.suppress(asyncio.QueueEmpty):
-                    while True:
-                        queue.get_nowait()
-                queue.put_nowait(None)
+                _let_go(queue)
             else:
                 queue.put_nowait(text)
+
+
+def _let_go(queue: asyncio.Queue[str | None]) -> None:
+    """End a listener's stream, whatever still waits for it."""
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(None)

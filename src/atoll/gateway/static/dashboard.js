@@ -108,9 +108,16 @@ function match(here, there) {
   for (const { name, value } of there.attributes) {
     if (here.getAttribute(name) !== value) here.setAttribute(name, value);
   }
-  const [mine, theirs] = [[...here.childNodes], [...there.childNodes]];
-  theirs.forEach((child, at) => (mine[at] ? match(mine[at], child) : here.append(document.importNode(child, true))));
-  mine.slice(theirs.length).forEach((child) => child.remove());
+  const counts = (node) => here.nodeName !== "TBODY" || node.nodeType === Node.ELEMENT_NODE; // not spaces between rows
+  const [mine, theirs] = [here, there].map((node) => [...node.childNodes].filter(counts));
+  let at = 0;
+  for (const child of theirs) {
+    const key = child.dataset?.key;
+    const isNew = key && !mine.some((one) => one.dataset?.key === key);
+    if (mine[at] && !isNew) match(mine[at++], child);
+    else here.insertBefore(document.importNode(child, true), mine[at] ?? null);
+  }
+  mine.slice(at).forEach((child) => child.remove());
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
