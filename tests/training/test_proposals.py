@@ -131,9 +131,9 @@ def test_whoever_is_late_is_left_out_after_the_grace() -> None:
     here = lab.rounds[3].inbox.commits
     payload = LockPayload(tuple(here[unit].raw for unit in sorted(here)))
     assert len(here) == 4
-    lab.now = 1.9
+    lab.now = 3.9
     assert judge(lab, Phase.LOCK, payload) == "waits"
-    lab.now = 2.1
+    lab.now = 4.1
     assert judge(lab, Phase.LOCK, payload) == "prepares"
 
 

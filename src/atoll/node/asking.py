@@ -109,11 +109,13 @@ class Asker:
             with contextlib.suppress(AtollError):
                 await self.request(server, wire.Pay(voucher))
 
-    async def settle(self, server: bytes) -> None:
+    async def settle(self, server: bytes) -> dict[bytes, int]:
         """Collect and pay what a crash or a broken connection left open with a server; raises Unreachable.
 
+        Returns what each question (by nonce) cost.
         The price is within what was agreed when the question was asked; the text itself is of no use any more.
         """
+        paid: dict[bytes, int] = {}
         for nonce, ceiling in list(self.payments.purse(server).pending.items()):
             if nonce in self.live:
                 continue
@@ -130,8 +132,10 @@ class Asker:
             honest = (said.server, said.nonce) == (server, nonce) and questions.is_signed(self.payer.domain, said)
             if honest and price <= ceiling:
                 self.receive(server, nonce, price)
+                paid[nonce] = price
             else:
                 self.drop(server, nonce)
+        return paid
 
     async def _collect(self, server: bytes, nonce: bytes) -> Done | None:
         seen = 0
@@ -142,11 +146,18 @@ class Asker:
                 return progress.done
         return None
 
-    async def abandon(self, exchange: Exchange) -> None:
-        """Stop an answer that nobody reads on; pay for what was made of it, now or when its server is asked again."""
+    async def abandon(self, exchange: Exchange) -> int:
+        """Stop an answer that nobody reads on; pay for what was made of it, now or when its server is asked again.
+
+        Returns what it costs; the most that was agreed while its server does not say.
+        """
+        server, nonce = exchange.candidate.server, exchange.question.order.nonce
         await exchange.stop()
-        with contextlib.suppress(AtollError):
-            await self.settle(exchange.candidate.server)
+        ceiling = self.payments.purse(server).pending.get(nonce, 0)
+        try:
+            return (await self.settle(server)).get(nonce, 0)
+        except AtollError:
+            return ceiling
 
     async def close(self) -> None:
         """Let vouchers that are on their way arrive."""

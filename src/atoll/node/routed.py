@@ -331,8 +331,8 @@ class RoutedAnswers:
         """Who answered, for how much."""
         return Served(format_account(exchange.candidate.server), exchange.price, checked)
 
-    def settle_later(self, exchange: Exchange) -> Awaitable[None]:
-        """Stop an answer that nobody reads on, and pay for what was made of it."""
+    def settle_later(self, exchange: Exchange) -> Awaitable[int]:
+        """Stop an answer that nobody reads on, and pay for what was made of it; what that costs."""
         return self._asker.abandon(exchange)
 
     # -- for the dashboard ---------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ class RemoteStream:
 
     @property
     def served(self) -> Served:
-        """Who answered; final after the last piece."""
+        """Who answered; final after the last piece, or once it was closed."""
         return self._served if self._inner is None else self._inner.served
 
     def __aiter__(self) -> AsyncIterator[Piece]:
@@ -407,7 +407,8 @@ class RemoteStream:
             await self._inner.aclose()
         if self._exchange is not None and not self._ended:
             self._ended = True
-            await self._routed.settle_later(self._exchange)
+            cost = await self._routed.settle_later(self._exchange)
+            self._served = Served(self._served.node, cost, "no")
 
     async def _run(self) -> AsyncGenerator[Piece, None]:
         failures: list[AtollError] = []

@@ -45,7 +45,7 @@ class Timing:
 
     train: float = 30.0  # for commits, audit commits and replays
     reveal: float = 10.0  # for links and openings
-    grace: float = 2.0  # for the rest, once two thirds have answered
+    grace: float = 4.0  # for the rest, phones among them, once two thirds have answered
     leader: float = 4.0  # for a leader to propose once it could have
     nudge: float = 0.5  # until a message is said again; the pauses grow to four times as long
 
