@@ -20,8 +20,8 @@ from atoll.errors import ChainDown, Refused, Unreachable
 from atoll.wire.reasons import Reason
 
 Atoll = Callable[..., Any]
-COMMANDS = ("up", "deploy", "node", "gateway", "status", "stop", "pause", "resume", "claim", "statement", "explain", "get",
-            "put", "run", "predict", "train", "job make", "job show", "job check", "data add", "data list",
+COMMANDS = ("up", "deploy", "node", "gateway", "status", "stop", "pause", "resume", "claim", "statement", "explain",
+            "get", "put", "run", "predict", "train", "job make", "job show", "job check", "data add", "data list",
             "data show", "data check", "settings", "key export", "key import")  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from atoll.errors import BadSetting, PortInUse
 from atoll.gateway import openai, pages, tabs
 from atoll.gateway.guard import Guard
 from atoll.gateway.openai import schema
+from atoll.gateway.tabs.relay import Relay
 
 if TYPE_CHECKING:
     from atoll.node.daemon import Node
@@ -41,10 +42,18 @@ class Gateway:
         listener = listen(host.strip("[]"), int(port))
         self._node.page = page_url(host.strip("[]"), int(listener.getsockname()[1]))
         settings = uvicorn.Config(
-            self.app(host.strip("[]")), log_config=None, log_level="critical", access_log=False, lifespan="off",
-            ws="websockets-sansio", ws_max_size=WEBSOCKET_FRAME, ws_per_message_deflate=False, server_header=False, timeout_graceful_shutdown=1,
+            self.app(host.strip("[]")),
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            ws="websockets-sansio",
+            ws_max_size=WEBSOCKET_FRAME,
+            ws_per_message_deflate=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
             limit_concurrency=MAX_CONNECTIONS,
-        )  # fmt: skip
+        )
         server = _Server(settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -58,8 +67,12 @@ class Gateway:
         """All routes behind one guard; `host` is a name under which this device is reached, beside the usual ones."""
         guard = Middleware(Guard, allowed_hosts=[host] if host else [])
         node = self._node
-        parts = (tabs.routes(node), openai.routes(node), pages.routes(node, [schema.document(__version__)]))
-        return Starlette(routes=[route for part in parts for route in part], middleware=[guard])
+        relay = Relay(node)
+        node.spawn(relay.run())
+        api = openai.routes(node, {"tabs": lambda: len(relay.tabs)})
+        parts = (tabs.routes(relay), api, pages.routes(node, [schema.document(__version__)]))
+        routes = [route for part in parts for route in part]
+        return Starlette(routes=routes, middleware=[guard], exception_handlers={404: pages.not_found})
 
 
 class _Server(uvicorn.Server):

@@ -22,6 +22,7 @@ from atoll.ledger.chain import Chain
 from atoll.ledger.funding import Dues, check_ready, dues
 from atoll.ledger.index import EventIndex
 from atoll.node import courier as couriers
+from atoll.node.answers.serving import Serving
 from atoll.node.control import ControlServer
 from atoll.node.courier import Courier
 from atoll.node.desk import Desk
@@ -31,7 +32,6 @@ from atoll.node.member import Jobs
 from atoll.node.network import Answer, Network
 from atoll.node.peers import Directory
 from atoll.node.server import Server
-from atoll.node.serving import Serving
 from atoll.node.settler import PEER_ALPN, Settler
 from atoll.node.survey import About, Survey
 from atoll.node.transport import Limits as TransportLimits

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute
 from atoll.config import Settings
 from atoll.errors import Unreachable
 from atoll.gateway.tabs.relay import Relay
-from atoll.gateway.tabs.web import routes_of
+from atoll.gateway.tabs.web import routes
 from atoll.graph.manifest import Manifest
 from atoll.ledger import events
 from atoll.ledger.records import Addresses
@@ -215,7 +215,7 @@ class House:
         self.runner.job = self.observer.job
         self.relay = Relay(cast(Node, self))
         self.spawn(self.relay.run())
-        app = Starlette(routes=[*routes_of(self.relay), *more], middleware=guards)
+        app = Starlette(routes=[*routes(self.relay), *more], middleware=guards)
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         port = listener.getsockname()[1]
         config = uvicorn.Config(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -19,9 +18,6 @@ from atoll.gateway.tabs.samples import Samples, read_rows
 from atoll.gateway.tabs.socket import Door
 from atoll.gateway.tabs.supply import Supply
 from atoll.wire.reasons import Reason
-
-if TYPE_CHECKING:
-    from atoll.node.daemon import Node
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _STATUS = {
@@ -37,14 +33,7 @@ UPLOAD_BYTES_A_SECOND = 16 * 1024
 _FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}  # a name that is a hash means one thing only
 
 
-def routes(node: Node) -> list[BaseRoute]:
-    """All routes below /join that browser tabs speak to. Called in the loop of a node that is open."""
-    relay = Relay(node)
-    node.spawn(relay.run())
-    return routes_of(relay)
-
-
-def routes_of(relay: Relay) -> list[BaseRoute]:
+def routes(relay: Relay) -> list[BaseRoute]:
     """The routes of a relay that runs."""
     web = _Web(relay)
     return [

@@ -52,14 +52,17 @@ class Station:
             self.answer(pipe.Failure("model", " ".join(str(error).split())[:500] or type(error).__name__))
             os._exit(0)  # threads of the library may be at work
         threading.Thread(target=self._listen, daemon=True).start()
-        rlimits.lock_down(self.memory_bytes)
         self.answer(pipe.Ready(context))
         return model
 
     def requests(self) -> Iterator[pipe.Request]:
         """Requests one after another, each with its own allowance of CPU time."""
+        locked = False
         while True:
             request = self._requests.get()
+            if not locked:  # by now the library's threads have closed what they had open for a moment
+                rlimits.lock_down(self.memory_bytes)
+                locked = True
             rlimits.allow_cpu(self.cpu_seconds)
             yield request
 

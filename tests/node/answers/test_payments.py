@@ -20,12 +20,12 @@ from atoll.inference.router import Outcome
 from atoll.inference.spotcheck import Case
 from atoll.inference.vouchers import Price, Purse, Till, sign_voucher
 from atoll.ledger.chain import Chain
+from atoll.node.answers.payments import Bank, Evidence, KeptAnswer, Payments
 from atoll.node.journal import Journal
-from atoll.node.payments import Bank, Evidence, KeptAnswer, Payments
 from atoll.wire.identity import AccountKey
 from atoll.wire.reasons import Reason
 from tests.ledger.local_network import COIN, LocalNetwork
-from tests.node.answering_town import SmallModels, Vault, town
+from tests.node.answers.town import SmallModels, Vault, town
 
 A, B = b"\x0a" * 20, b"\x0b" * 20
 ONE, TWO = b"\x01" * 16, b"\x02" * 16
@@ -69,7 +69,7 @@ WRITER = """
     import sys
     from pathlib import Path
     from atoll.node.journal import Journal
-    from atoll.node.payments import Payments
+    from atoll.node.answers.payments import Payments
     from tests.node.test_payments import A, ANSWER, B
 
     payments = Payments(Journal.open(Path(sys.argv[1])))
@@ -84,7 +84,7 @@ WRITER = """
 
 
 def test_kill_9_loses_nothing_that_was_told(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(root)})
     assert process.stdout is not None

@@ -14,7 +14,7 @@ from atoll.inference import messages as wire
 from atoll.inference.answers import Message, ModelInfo, Sampling
 from atoll.inference.messages import Chunk, Likely, Order, Position, Turn, amount_bytes
 from atoll.inference.router import Candidate, Wanted
-from atoll.node import questions
+from atoll.node.answers import questions
 from atoll.wire.hashing import Domain
 from atoll.wire.identity import AccountKey
 from atoll.wire.reasons import Reason

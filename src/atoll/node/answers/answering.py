@@ -15,8 +15,8 @@ from atoll.inference.answers import Answers, ModelInfo, Piece
 from atoll.inference.messages import Chunk, Done, Progress, Question
 from atoll.inference.spotcheck import TOP
 from atoll.inference.vouchers import Price, check_voucher, credit_of
-from atoll.node import questions
-from atoll.node.payments import Bank, KeptAnswer, Payments
+from atoll.node.answers import questions
+from atoll.node.answers.payments import Bank, KeptAnswer, Payments
 from atoll.wire import rpc
 from atoll.wire.hashing import Domain
 from atoll.wire.identity import AccountKey

@@ -27,8 +27,8 @@ from atoll.inference.spotcheck import (
     shared,
     spots,
 )
-from atoll.node import questions
-from atoll.node.asking import Asker, Exchange
+from atoll.node.answers import questions
+from atoll.node.answers.asking import Asker, Exchange
 
 log = logging.getLogger(__name__)
 

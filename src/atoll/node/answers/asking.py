@@ -15,8 +15,8 @@ from atoll.inference import messages as wire
 from atoll.inference.messages import ALPN, Chunk, Done, Offering, Order, Progress, Question
 from atoll.inference.router import Candidate
 from atoll.inference.vouchers import sign_voucher
-from atoll.node import questions
-from atoll.node.payments import Bank, Payments
+from atoll.node.answers import questions
+from atoll.node.answers.payments import Bank, Payments
 from atoll.wire import rpc
 from atoll.wire.hashing import Domain
 from atoll.wire.identity import AccountKey

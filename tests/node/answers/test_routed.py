@@ -14,11 +14,11 @@ from atoll.errors import BadInput, Refused, UnknownModel, Unreachable
 from atoll.inference.answers import Embedded, Message, Piece, Sampling, Served, Stream
 from atoll.inference.messages import question_id
 from atoll.inference.vouchers import Price
-from atoll.node.payments import Evidence
-from atoll.node.questions import decode_request
+from atoll.node.answers.payments import Evidence
+from atoll.node.answers.questions import decode_request
 from atoll.wire.identity import format_account, recover
 from atoll.wire.reasons import Reason
-from tests.node.answering_town import DOMAIN, LETTERS, MODELS, Party, SmallModels, Text, Town, town
+from tests.node.answers.town import DOMAIN, LETTERS, MODELS, Party, SmallModels, Text, Town, town
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 PRICES = {"digits": Price(10, 0), "letters": Price(1, 1_000), "parrot": Price(2, 3_000)}

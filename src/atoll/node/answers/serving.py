@@ -14,10 +14,10 @@ from atoll.inference.local.shelf import FOLDER, Shelf
 from atoll.inference.messages import Predict
 from atoll.inference.vouchers import FULL_ANSWER, Price
 from atoll.ledger.receipts import amount_from_text
-from atoll.node.answering import Answering, Shop
-from atoll.node.asking import Asker, Payer
-from atoll.node.payments import Bank, Payments
-from atoll.node.routed import Market, RoutedAnswers
+from atoll.node.answers.answering import Answering, Shop
+from atoll.node.answers.asking import Asker, Payer
+from atoll.node.answers.payments import Bank, Payments
+from atoll.node.answers.routed import Market, RoutedAnswers
 from atoll.training.context import SERVER
 from atoll.wire import rpc
 from atoll.wire.reasons import Reason

@@ -13,14 +13,14 @@ from atoll.errors import Refused
 from atoll.inference import messages as wire
 from atoll.inference.messages import Order, Progress, Voucher, amount_bytes
 from atoll.inference.vouchers import Price, sign_voucher
-from atoll.node import questions
-from atoll.node.answering import IDLE_SECONDS, MAX_SESSIONS_PER_PAYER, Answering, Shop
-from atoll.node.payments import Payments
+from atoll.node.answers import questions
+from atoll.node.answers.answering import IDLE_SECONDS, MAX_SESSIONS_PER_PAYER, Answering, Shop
+from atoll.node.answers.payments import Payments
 from atoll.wire import rpc
 from atoll.wire.eip712 import Verifier
 from atoll.wire.identity import AccountKey
 from atoll.wire.reasons import Reason
-from tests.node.answering_town import DOMAIN, VERIFIER, SmallModels, Vault
+from tests.node.answers.town import DOMAIN, VERIFIER, SmallModels, Vault
 
 SERVER, ALICE, MALLORY = (AccountKey(bytes([number]) * 32) for number in (11, 12, 13))
 PRICE = Price(1_000, 0)

@@ -33,10 +33,10 @@ from atoll.inference.messages import Chunk, Order
 from atoll.inference.router import Candidate, Outcome, Wanted, ranked
 from atoll.inference.spotcheck import Judgement, is_drawn
 from atoll.inference.vouchers import Price
-from atoll.node import questions
-from atoll.node.asking import Asker, Exchange, MakeQuestion
-from atoll.node.checking import Checker, Finding
-from atoll.node.payments import Evidence
+from atoll.node.answers import questions
+from atoll.node.answers.asking import Asker, Exchange, MakeQuestion
+from atoll.node.answers.checking import Checker, Finding
+from atoll.node.answers.payments import Evidence
 from atoll.wire.identity import format_account
 from atoll.wire.reasons import Reason
 from atoll.wire.rpc import encode_body

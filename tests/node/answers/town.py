@@ -33,13 +33,13 @@ from atoll.inference.answers import (
 )
 from atoll.inference.messages import ALPN, Voucher, amount_bytes
 from atoll.inference.vouchers import Price, check_voucher
-from atoll.node.answering import Answering, Shop
-from atoll.node.asking import Asker, Payer
+from atoll.node.answers.answering import Answering, Shop
+from atoll.node.answers.asking import Asker, Payer
+from atoll.node.answers.payments import Bank, Payments
+from atoll.node.answers.routed import Market, RoutedAnswers
 from atoll.node.journal import Journal
 from atoll.node.network import Network
-from atoll.node.payments import Bank, Payments
 from atoll.node.peers import Directory
-from atoll.node.routed import Market, RoutedAnswers
 from atoll.node.transport import Transport
 from atoll.training.context import SERVER
 from atoll.wire.eip712 import Verifier
