@@ -85,7 +85,8 @@ class Unreachable(PeerError):
 
 
 class Refused(PeerError):
-    """Something from outside was refused; `reason` is the code that the wire carries (`atoll.wire.reasons`).
+    """Something from outside was refused; `reason` is the code that the wire carries (`atoll.wire.reasons`), `name` its
+    name, or its number if it has none here.
 
     `detail` may quote what was refused: what a terminal would obey instead of showing it is escaped.
     """
@@ -95,8 +96,8 @@ class Refused(PeerError):
     def __init__(self, reason: int, detail: str = "") -> None:
         self.reason = reason
         self.detail = detail if detail.isprintable() else "".join(map(_shown, detail))
-        name = getattr(reason, "name", str(reason))
-        super().__init__(f"{name}: {self.detail}" if detail else name)
+        self.name: str = getattr(reason, "name", str(reason))
+        super().__init__(f"{self.name}: {self.detail}" if detail else self.name)
 
 
 def _shown(character: str) -> str:

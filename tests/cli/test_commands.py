@@ -48,6 +48,12 @@ def test_status_for_a_person(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None
     assert "traffic 1.2 kB up, 5.7 MB down" in told
     assert "digits 3 of 12 auditing 91.25% 1" in told
     assert f"model of 0x1f1f…1f1f: {'ab' * 32}" in told
+    assert "answers" not in told
+    sums = {"deposit": "5" + "0" * 18, "free": "4" + "0" * 18, "paid": "1" + "0" * 18, "owed": "0",
+            "earned": "2" + "0" * 18, "waiting": "5" + "0" * 17}  # fmt: skip
+    serve(tmp_path / "rich", {"status": STATUS | {"answers": sums}})
+    told = " ".join(atoll("status", "--home", tmp_path / "rich").out.split())
+    assert "answers deposit 5 ATL (4 free), 1 paid for answers, 2 ATL earned (0.5 to redeem)" in told
 
 
 def test_status_for_a_program_is_the_answer_itself(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:
@@ -130,22 +136,14 @@ def test_get_asks_for_an_absolute_path_and_replaces_nothing(atoll: Atoll, serve:
     assert atoll("get", "ab" * 32, out, "--home", tmp_path, "--force").code == 0
 
 
-def test_put_and_predict_send_absolute_paths(
+def test_put_sends_an_absolute_path(
     atoll: Atoll, serve: Atoll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = {"class": 7, "top": [{"class": 7, "score": 0.9123}, {"class": 1, "score": 0.05}], "answered_by": "node X"}
-    node = serve(tmp_path, {"put": {"blob": "cd" * 32, "k": 4, "n": 6}, "predict": answer})
-    (tmp_path / "digit.png").write_bytes(b"picture")
+    node = serve(tmp_path, {"put": {"blob": "cd" * 32, "k": 4, "n": 6}})
+    (tmp_path / "notes.txt").write_bytes(b"notes")
     monkeypatch.chdir(tmp_path)
-    assert f"atoll get {'cd' * 32}" in atoll("put", "digit.png", "--home", tmp_path).out
-    ran = atoll("predict", "ab" * 32, "digit.png", "--remote", "--home", tmp_path)
-    assert "7, says node X" in ran.out
-    assert "91.23%" in ran.out
-    file = str(tmp_path / "digit.png")
-    assert node.asked == [
-        ("put", {"file": file}),
-        ("predict", {"model": "ab" * 32, "file": file, "remote": True, "invert": False}),
-    ]
+    assert f"atoll get {'cd' * 32}" in atoll("put", "notes.txt", "--home", tmp_path).out
+    assert node.asked == [("put", {"file": str(tmp_path / "notes.txt")})]
 
 
 def test_stop_a_node(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:

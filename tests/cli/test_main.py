@@ -21,7 +21,7 @@ from atoll.wire.reasons import Reason
 
 Atoll = Callable[..., Any]
 COMMANDS = ("up", "deploy", "node", "gateway", "status", "stop", "pause", "resume", "claim", "statement", "explain",
-            "get", "put", "run", "predict", "train", "job make", "job show", "job check", "data add", "data list",
+            "get", "put", "run", "deposit", "withdraw", "redeem", "train", "job make", "job show", "job check", "data add", "data list",
             "data show", "data check", "settings", "key export", "key import")  # fmt: skip
 
 
@@ -66,12 +66,13 @@ def test_version(atoll: Atoll) -> None:
         ("up --json /nowhere/at/all/out.json", "--json"),
         ("stats", "status"),
         ("key", "atoll key --help"),
-        ("predict", "atoll predict --help"),
+        ("run", "atoll run --help"),
         ("node --set cpu_threads", "NAME=VALUE"),
         ("node --set cpu_thread=2", "cpu_threads"),
         ("node --set cpu_threads=0", "from 1 to 1024"),
         ("node --rpc nonsense", "http://"),
-        ("predict 00 /nowhere/digit.png", "/nowhere/digit.png"),
+        ("deposit 1,5", "like 12.5"),
+        ("withdraw 0.0", "positive"),
         ("put /nowhere/notes.txt", "/nowhere/notes.txt"),
         ("get 00 /nowhere/model.bin", "/nowhere/model.bin"),
     ],

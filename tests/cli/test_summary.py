@@ -53,7 +53,7 @@ def test_the_next_steps_can_be_pasted() -> None:
     text = "\n".join(shown(SUMMARY))
     assert "atoll statement --home '/home/ann/my net' #" in text
     assert f"atoll statement {LIAR} --home '/home/ann/my net' #" in text
-    assert f"atoll predict {MODEL} '/home/ann/a b.png' --home '/home/ann/my net' #" in text
+    assert f"atoll run {MODEL} '/home/ann/a b.png' --home '/home/ann/my net' #" in text
     assert f"atoll get {MODEL} model.bin --home '/home/ann/my net' #" in text
     assert "atoll node --rpc x --registry y #" in text
 
@@ -61,7 +61,7 @@ def test_the_next_steps_can_be_pasted() -> None:
 def test_after_the_end_only_what_works_is_named() -> None:
     text = "\n".join(shown(SUMMARY, running=False))
     assert "atoll up --home '/home/ann/my net' #" in text
-    assert "atoll predict" not in text
+    assert "atoll run" not in text
 
 
 def test_the_usual_home_needs_no_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from atoll.inference import messages as inference
 from atoll.ledger import abi, receipts
 from atoll.ledger.devnet import network as devnet
 from atoll.node import courier, desk, server, settler, transport
+from atoll.node.answers import counter
 from atoll.node.job import AHEAD, HISTORY_BATCH, KEPT_MESSAGES, Terms
 from atoll.storage import messages as storage
 from atoll.training import audit, ballot, committee, context, deterrence
@@ -387,9 +388,10 @@ def _meaning(parameter: Any) -> str:
 
 
 def control_methods() -> str:
-    source = inspect.getsource(desk.Desk.handlers)
-    names = re.findall(r'"(\w+)": self\.(\w+)', source)
-    rows = [(code(name), first_sentence(getattr(desk.Desk, method))) for name, method in names]
+    rows = []
+    for owner in (desk.Desk, counter.Counter):
+        names = re.findall(r'"(\w+)": self\.(\w+)', inspect.getsource(owner.handlers))
+        rows += [(code(name), first_sentence(getattr(owner, method))) for name, method in names]
     rows.append((code("watch"), "Not in use: answers null, then one line for each object that the node publishes."))
     return table("method | what it does", rows)
 

@@ -18,13 +18,26 @@ from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from atoll.errors import MachineError
-from atoll.gateway.guard import HEADERS, Buckets, Guard, Limits, is_allowed, is_owner, is_same_origin, owner_token
+from atoll.gateway.guard import (
+    HEADERS,
+    Buckets,
+    Guard,
+    Limits,
+    address_of,
+    is_allowed,
+    is_loopback,
+    is_owner,
+    is_same_origin,
+    owner_token,
+)
 
 OURS = ("localhost", "localhost:8470", "LOCALHOST", "127.0.0.1:8470", "127.8.9.1", "[::1]:8470", "192.168.1.7:8470",
         "10.0.0.1", "172.16.0.9", "[fd00::7]", "my-server:8470", "laptop.local:8470")  # fmt: skip
 OTHERS = ("evil.example", "evil.example:8470", "8.8.8.8", "", "0" + ".0.0.0", "172.32.0.1", "localhost.evil.example",
           "127.0.0.1.evil.example", "[2001:4860::8888]", "my-server.evil.example", ".local", "local",
-          "laptop.local.evil.example")  # fmt: skip
+          "laptop.local.evil.example", "evil.example#.local", "evil.example/.local", "[::1].evil.example",
+          "[::1%evil.example]", "evil@127.0.0.1", "127.0.0.1@evil.example", "127.0.0.1:80:90", "localhost:x",
+          "[::1", "localhost.", "::1]")  # fmt: skip
 
 
 async def answer(_: Request) -> Response:
@@ -90,6 +103,14 @@ def test_a_page_of_another_site_cannot_act(headers: dict[str, str], status: int)
     for method in ("POST", "PUT"):
         assert ask(guarded(), method, **headers).status_code == status
     assert ask(guarded(), **headers).status_code == 200  # following a link is no action
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_may_link_here_and_load_nothing(site: str) -> None:
+    for mode in ("no-cors", "cors", "websocket"):
+        assert ask(guarded(), sec_fetch_site=site, sec_fetch_mode=mode).status_code == 403
+        assert ask(guarded(), sec_fetch_site="same-origin", sec_fetch_mode=mode).status_code == 200
+    assert ask(guarded(), sec_fetch_site=site, sec_fetch_mode="navigate").status_code == 200
 
 
 def test_a_page_of_another_site_cannot_open_a_socket() -> None:
@@ -165,3 +186,26 @@ def test_a_token_that_is_none_is_told(tmp_path: Path) -> None:
 def test_same_origin_by_itself() -> None:
     assert is_same_origin(Headers({"host": "a:1", "origin": "https://a:1"}))
     assert not is_same_origin(Headers({"host": "a:1", "origin": "http://a:1.evil.example"}))
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        (None, "?"),
+    ],
+)
+def test_what_counts_as_one_address(host: str | None, address: str) -> None:
+    assert address_of(host) == address
+
+
+def test_two_clients_of_ipv4_are_two_on_a_socket_of_both_kinds() -> None:
+    buckets = Buckets(Limits(burst=1, per_second=1))
+    assert [buckets.take(f"::ffff:10.0.0.{last}", 1.0, 0.0) for last in (1, 2, 1)] == [0.0, 0.0, 1.0]
+    assert is_loopback("127.0.0.1") and is_loopback("::ffff:127.0.0.1") and is_loopback("::1")
+    assert not is_loopback("::ffff:10.0.0.1") and not is_loopback("testclient")

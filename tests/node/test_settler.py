@@ -12,7 +12,7 @@ from eth_abi import encode as abi_encode
 from eth_account import Account
 from eth_utils import keccak as oracle_keccak
 
-from atoll.errors import Refused, TransactionFailed, Unreachable
+from atoll.errors import BadInput, Refused, TransactionFailed, Unreachable
 from atoll.ledger import events
 from atoll.ledger.chain import Chain
 from atoll.ledger.epoch import JobTotal, PublishedEpoch, decode_epoch, encode_epoch, post_of
@@ -283,6 +283,18 @@ def test_nothing_is_claimed_before_the_window_is_over(network: Network) -> None:
     network.final = True
     assert [name for name, _ in network.step()] == ["is_final", "claim_many"]
     assert [name for name, _ in network.step()] == ["claim_many"]  # what is final stays so
+
+
+def test_what_waits_is_collected_once_it_is_final(network: Network) -> None:
+    network.posted(network.draft())
+    network.final = False
+    network.step()
+    settler = network.settlers[FIRST]
+    with pytest.raises(BadInput, match="can still be challenged"):
+        asyncio.run(settler.collect(FIRST))
+    network.final = True
+    assert asyncio.run(settler.collect(FIRST)) == 100
+    assert asyncio.run(settler.collect(KEYS[3].address)) == 0
 
 
 def test_who_earned_nothing_claims_nothing(network: Network) -> None:

@@ -2,21 +2,28 @@
 // the output what came of its events.
 //
 // A script: {place, private, secret, kept, events}; an event {"type": "reload"} stores the state and begins again from
-// it. Uploads are answered at once unless `uploads` is false, and so is what is said unless `taken` is false.
+// it. Uploads are answered at once unless `uploads` is false, and so is what is said unless `taken` is false. Certificates
+// come from `certificates`, envelopes by round, one at a time, unless `follow` is false.
 
 import readline from "node:readline";
 import { hex, keccak, unhex } from "../../src/atoll/gateway/static/atoll/hashing.js";
 import { makeKey } from "../../src/atoll/gateway/static/atoll/identity.js";
 import { Duties } from "../../src/atoll/gateway/static/join/duties.js";
 
+const FEW = 1; // certificates that are answered at once
+
 /** Fold an event in, and what its effects bring about at once. */
-function handle(duties, event, { uploads = true, taken = true }) {
+function handle(duties, event, { uploads = true, taken = true, certificates = [], follow = true }) {
   const effects = [];
   const waiting = [event];
   while (waiting.length) {
     for (const effect of duties.handle(waiting.shift())) {
       effects.push(effect);
       if (effect.do === "upload" && uploads) waiting.push({ type: "uploaded", unit: effect.unit });
+      if (effect.do === "follow" && follow) {
+        const { from } = effect;
+        waiting.push({ type: "followed", from, certificates: certificates.slice(from, from + FEW) });
+      }
       if (effect.do === "say" && taken) waiting.push({ type: "taken", key: effect.key });
     }
   }

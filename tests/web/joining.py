@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 
 from atoll.errors import Unreachable
 from atoll.gateway.assets import Assets
-from atoll.gateway.guard import Guard
 from atoll.gateway.pages.site import make_environment
 from tests.gateway.tabs.house import House
 
@@ -77,7 +75,7 @@ async def opened(house: House, chromium: str) -> AsyncIterator[Opened]:
         return Response(status_code=204)
 
     more = [Route("/join", join), Route("/favicon.ico", icon), Mount("/static", assets)]
-    async with house.open(more, [Middleware(Guard)]) as where, async_playwright() as play:
+    async with house.open(more) as where, async_playwright() as play:
         browser = await play.chromium.launch(executable_path=chromium, args=FLAGS)
         try:
             yield Opened(house, f"http://{where}", browser)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from atoll.gateway.tabs.duties import duties_of
-from atoll.gateway.tabs.telling import chapter, round_of, state_key
+from atoll.gateway.tabs.telling import certificates, chapter, round_of, state_key
 from atoll.sim.faults import Faults
 from atoll.sim.network import DOMAIN, JOBS_CONTRACT, Material, Network, Options, SimNode
 from atoll.sim.scenario import material
@@ -40,9 +40,11 @@ class Record:
     job: bytes
     secret: bytes
     segments: int
+    first_committee: list[str]
     told: list[Message] = field(default_factory=list)
     said: list[tuple[str, int, str]] = field(default_factory=list)  # (kind, round, envelope)
     verdicts: list[tuple[int, int, str, int]] = field(default_factory=list)  # (round, kind, unit, reason)
+    certificates: list[str] = field(default_factory=list)  # envelopes, by round
 
     @property
     def place(self) -> Message:
@@ -52,12 +54,14 @@ class Record:
             "jobs": JOBS_CONTRACT.hex(),
             "job": self.job.hex(),
             "segments": self.segments,
+            "firstCommittee": self.first_committee,
         }
 
     def drive(self, events: Sequence[Message], **more: Any) -> Message:
         """What duties.js makes of the events, in Node."""
         known = {"place": self.place, "private": self.private.hex(), "secret": self.secret.hex()}
-        found: Message = Lines.of("duties.mjs").ask({**known, "events": list(events), **more})
+        shown = {"certificates": self.certificates, "events": list(events)}
+        found: Message = Lines.of("duties.mjs").ask({**known, **shown, **more})
         return found
 
 
@@ -135,11 +139,15 @@ def play(faults: Faults | None = None, *, seed: int = 1, index: int = 3, rounds:
     node = network.by_index[index]
     assert isinstance(node, Listened)
     secret = keccak(b"secret" + keccak(b"seed" + node.account))
-    node.record = Record(node.key.private, node.account, network.terms.job, secret, network.terms.segments)
+    terms = network.terms
+    first = [member.hex() for member in terms.committee]
+    node.record = Record(node.key.private, node.account, terms.job, secret, terms.segments, first)
     for finished in network.run():
         node.record.verdicts += [
             (finished.round, row.kind, row.unit.hex(), row.reason)
             for row in finished.certificate.verdicts
             if row.account == node.account
         ]
+    assert node.job is not None
+    node.record.certificates = [raw.hex() for raw in certificates(node.job, 0)]
     return node.record

@@ -18,6 +18,7 @@ from atoll.wire.messages import Phase, Quorum, seal, unseal
 from tests.web.rounds import Message, Record, play
 
 DRIFT = 2e-5
+LATE = 3
 STRANGER = AccountKey(keccak(b"stranger"))
 
 
@@ -30,6 +31,17 @@ def honest() -> Record:
 def disputed() -> Record:
     """Node 0 sends noise, so that its units are disputed and replayed; every audit is drawn."""
     return play(Faults(liars={"0": "random"}, drift=DRIFT))
+
+
+@cache
+def long() -> Record:
+    return play(rounds=4)
+
+
+def from_round(record: Record, first: int) -> list[Message]:
+    """What is told and done from a round on."""
+    start = next(at for at, message in enumerate(record.told) if message.get("round") == first)
+    return record.told[start:]
 
 
 def effects(found: Message, kind: str) -> list[Message]:
@@ -311,12 +323,12 @@ def test_a_lost_commit_is_noticed() -> None:
 
 
 def test_a_commit_that_was_just_too_late_accuses_nobody() -> None:
-    """Members leave nothing out that they held for the grace of two seconds; before that it is chance."""
+    """Members leave nothing out that they held for the grace of four seconds; before that it is chance."""
     record = play(Faults(slow={"3": 400.0}))
     told = first_round(record, "beacon")
     work = next(message for message in honest().told if message["type"] == "worked") | {"unit": own_unit(record)}
     (commit,) = effects(record.drive([told[0], work], taken=False), "say")
-    for seconds, code in ((2.9, "commit-late"), (3.1, "commit-missing")):
+    for seconds, code in ((4.9, "commit-late"), (5.1, "commit-missing")):
         taken = {"type": "taken", "key": commit["key"], "at": 1_000_000}
         events = [told[0], work, taken, told[1] | {"at": 1_000_000 + 1000 * seconds}]
         assert codes(record.drive(events, taken=False)) == [code]
@@ -349,10 +361,68 @@ def test_a_story_that_changes_within_a_round_is_refused() -> None:
     assert codes(record.drive([record.told[0], told])) == ["contradiction"]
 
 
-def test_a_tab_that_was_away_says_whom_it_believes() -> None:
+def test_a_tab_that_was_away_follows_the_committees() -> None:
+    """From where it was, or from the job's first committee: then it works as if it had been there."""
+    record = long()
+    late = from_round(record, LATE)
+    for before in ([], [record.told[0]], [record.told[0], {"type": "reload"}]):
+        found = record.drive([*before, *late])
+        asked = [effect["from"] for effect in effects(found, "follow")]
+        assert asked == [0, 1]  # duties.mjs answers one at a time; the third comes with the round
+        assert codes(found) == []
+        assert [(kind, raw) for kind, number, raw in record.said if number >= LATE] == said(found)
+
+
+def test_a_committee_that_is_not_followed_gets_nothing() -> None:
+    record = long()
+    late = from_round(record, LATE)
+    found = record.drive(late, certificates=[])
+    assert set(codes(found)) == {"gap"}
+    assert said(found) == [] and effects(found, "train") == []
+    # One that another committee has signed leads nowhere, and what was followed before stays.
+    strangers = [AccountKey(keccak(b"stranger %d" % index)) for index in range(4)]
+    told = next(m for m in record.told if m.get("round") == 1)
+    forged = spoilt(record.certificates[1], strangers, place_of(record, told))
+    found = record.drive(late[:1], certificates=[record.certificates[0], forged])
+    assert codes(found) == ["forged"]
+    assert (found["state"]["round"], said(found), effects(found, "train")) == (1, [], [])
+    # Nor do those of another order, or from the middle.
+    for shown in (record.certificates[1:], [record.certificates[0]] * 3):
+        assert codes(record.drive(late[:1], certificates=shown)) == ["forged"]
+
+
+def test_the_gateway_goes_on_showing_certificates_where_it_stopped() -> None:
+    record = long()
+    late = from_round(record, LATE)
+    some = {"type": "followed", "from": 1, "certificates": record.certificates[1:]}
+    events = [record.told[0], late[0], {"type": "followed", "from": 0, "certificates": record.certificates[:1]}, some]
+    found = record.drive(events, follow=False)
+    assert [effect["from"] for effect in effects(found, "follow")] == [0, 1]
+    assert found["state"]["round"] == len(record.certificates)  # it may show more than it told of
+    unasked = [record.told[0], some | {"from": 0}]
+    assert record.drive(unasked, follow=False)["state"]["round"] == 0
+
+
+def test_another_first_committee_is_refused() -> None:
     record = honest()
-    told = [m for m in record.told if m["type"] == "round" and m["round"] != 1]
-    assert "gap" in codes(record.drive(told))
+    place = record.place | {"firstCommittee": [STRANGER.address.hex()]}
+    assert codes(record.drive([record.told[0]], place=place)) == ["contradiction"]
+    late = record.drive(from_round(record, 2), place=place)
+    assert set(codes(late)) == {"forged"}
+    assert said(late) == []
+
+
+def test_the_last_round_ends_with_its_certificate() -> None:
+    record = disputed()
+    last = {"type": "ended", "certificate": record.certificates[-1]}
+    found = record.drive([*record.told, last, last])
+    rows = [(each["round"], each["kind"], each["unit"], each["reason"]) for each in effects(found, "verdict")]
+    assert rows == record.verdicts
+    told = [message for message in record.told if message["type"] == "round"]
+    forged = spoilt(record.certificates[-1], [STRANGER], place_of(record, told[-1]))
+    for other in (record.certificates[0], forged):
+        found = record.drive([*record.told, last | {"certificate": other}])
+        assert not found["state"]["done"]
 
 
 @pytest.mark.parametrize(

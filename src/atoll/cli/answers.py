@@ -11,6 +11,7 @@ from rich.text import Text
 
 from atoll import config
 from atoll.gateway import figures
+from atoll.inference.answers import Served
 from atoll.ledger.receipts import TOKEN, Kind, amount_text
 from atoll.ledger.statement import STATEMENT_HEADER, Explanation, explanation_text
 from atoll.wire.identity import format_account, parse_account
@@ -49,9 +50,26 @@ def _status_facts(status: Json, home: object) -> Iterator[tuple[str, str]]:
     yield "earned", f"{amount_text(earned)} {TOKEN}{waiting}"
     yield "balance", f"{amount_text(figures.number(status.get('balance')))} {TOKEN}"
     yield "stake", f"{amount_text(figures.number(status.get('stake')))} {TOKEN}"
+    told = _answers(status.get("answers") or {})
+    if told:
+        yield "answers", told
     for label, field, units in (("traffic", "bytes", ("up", "down")), ("stored", "stored", ("blobs", "pieces"))):
         counted = status.get(field) or {}
         yield label, ", ".join(f"{figures.size(figures.number(counted.get(unit)))} {unit}" for unit in units)
+
+
+def _answers(sums: Json) -> str:
+    """The money of answers in a line; empty while there is none."""
+    known = {name: figures.number(value) for name, value in sums.items()}
+    parts = []
+    if known.get("deposit") or known.get("paid"):
+        told = {name: amount_text(known.get(name, 0)) for name in ("deposit", "free", "paid")}
+        parts.append(f"deposit {told['deposit']} {TOKEN} ({told['free']} free), {told['paid']} paid for answers")
+    if known.get("earned"):
+        waiting = known.get("waiting", 0)
+        rest = f" ({amount_text(waiting)} to redeem)" if waiting else ""
+        parts.append(f"{amount_text(known['earned'])} {TOKEN} earned{rest}")
+    return ", ".join(parts)
 
 
 def _jobs(jobs: list[dict[str, Json]]) -> Table:
@@ -104,7 +122,7 @@ def explain_view(found: Json) -> str:
     return explanation_text(Explanation(matches, found["first_difference"], found["checked"]))
 
 
-def predict_view(found: Json) -> RenderableType:
+def scores_view(found: Json) -> RenderableType:
     """The answer of a model."""
     table = Table.grid(padding=(0, 2))
     for one in found["top"]:
@@ -113,6 +131,22 @@ def predict_view(found: Json) -> RenderableType:
             Text(str(one["class"]), style="bold"), f"{share:.2%}", "█" * round(30 * min(1.0, max(0.0, share)))
         )
     return Group(Text(f"{found['class']}, says {found['answered_by']}", style="bold green"), table)
+
+
+def served_facts(served: Served) -> dict[str, str]:
+    """Who answered, for how many base units, and whether the answer was checked ("local": it ran here)."""
+    return {"answered_by": served.node, "cost": str(served.cost), "checked": served.checked}
+
+
+def served_sentence(served: Served) -> str:
+    """The same for a person."""
+    cost = f"for {amount_text(served.cost)} {TOKEN}" if served.cost else "free of charge"
+    checked = {
+        "yes": "checked: it was run again and agreed",
+        "no": "not checked: it was not drawn for a check",
+        "local": "run on the node of this device",
+    }
+    return f"answered by {served.node or 'nobody'} {cost}, {checked[served.checked]}"
 
 
 def settings_view() -> RenderableType:

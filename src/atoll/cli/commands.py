@@ -44,7 +44,7 @@ def waiting(text: str) -> AbstractContextManager[object]:
     return console.status(text) if console.is_terminal else contextlib.nullcontext()
 
 
-def _ask(
+def ask(
     home: Path | None, method: str, text: str, params: Mapping[str, Json] | None = None, timeout: float = 30.0
 ) -> Json:
     with waiting(text):
@@ -86,19 +86,19 @@ def stop(home: Home = None, as_json: AsJson = False) -> int:
 def pause(home: Home = None, as_json: AsJson = False) -> int:
     """Take no new work; what the node has promised is still done."""
     text = "Paused: this node finishes what it promised and takes nothing new. `atoll resume` ends the pause."
-    tell(as_json, _ask(home, "pause", "Pausing"), text)
+    tell(as_json, ask(home, "pause", "Pausing"), text)
     return 0
 
 
 def resume(home: Home = None, as_json: AsJson = False) -> int:
     """Take work again after `atoll pause`."""
-    tell(as_json, _ask(home, "resume", "Resuming"), "Resumed: this node takes work again.")
+    tell(as_json, ask(home, "resume", "Resuming"), "Resumed: this node takes work again.")
     return 0
 
 
 def claim(home: Home = None, as_json: AsJson = False) -> int:
     """Bring earned pay to the node's account on the chain."""
-    found = _ask(home, "claim", "Claiming on the chain", timeout=180.0)
+    found = ask(home, "claim", "Claiming on the chain", timeout=180.0)
     amount = int(found["claimed"])
     tell(as_json, found, str(found["note"]) if not amount else f"Claimed {amount_text(amount)} {TOKEN}.")
     return 0
@@ -110,14 +110,14 @@ def statement(
     as_json: AsJson = False,
 ) -> int:
     """Show what an account was paid for, and what was refused and why."""
-    found = _ask(home, "statement", "Reading the receipts", {"account": account} if account else {})
+    found = ask(home, "statement", "Reading the receipts", {"account": account} if account else {})
     tell(as_json, found, answers.statement_view(found))
     return 0
 
 
 def explain(home: Home = None, as_json: AsJson = False) -> int:
     """Recompute all payments from the published receipts; ends with 1 if the chain says otherwise."""
-    found = _ask(home, "explain", "Recomputing every payment", timeout=LONG_SECONDS)
+    found = ask(home, "explain", "Recomputing every payment", timeout=LONG_SECONDS)
     tell(as_json, found, answers.explain_view(found))
     return 0 if found["explain"] == "match" else 1
 
@@ -136,7 +136,7 @@ def get(
     if path.exists() and not force:
         raise BadInput(f"{path} exists already: give another name, or --force to replace it.")
     params = {"blob": blob, "out": str(path)}
-    found = _ask(home, "get", "Collecting pieces from the holders", params, LONG_SECONDS)
+    found = ask(home, "get", "Collecting pieces from the holders", params, LONG_SECONDS)
     tell(as_json, found | {"out": str(path)}, f"{found['bytes']} bytes in {path}.")
     return 0
 
@@ -147,26 +147,11 @@ def put(
     as_json: AsJson = False,
 ) -> int:
     """Cut a file into pieces and hand them to holders."""
-    found = _ask(home, "put", "Handing pieces to holders", {"file": readable(file)}, LONG_SECONDS)
+    found = ask(home, "put", "Handing pieces to holders", {"file": readable(file)}, LONG_SECONDS)
     text = (
         f"{found['blob']}\nin {found['n']} pieces, any {found['k']} of which bring it back: atoll get {found['blob']}"
     )
     tell(as_json, found, text)
-    return 0
-
-
-def predict(
-    model: Annotated[str, typer.Argument(help="Model id: 64 hexadecimal digits, as `atoll status` shows.")],
-    file: Annotated[Path, typer.Argument(help="Picture: PNG, JPEG, BMP, PPM, GIF or WEBP.")],
-    remote: Annotated[bool, typer.Option("--remote", help="Ask a serving node instead of this one.")] = False,
-    invert: Annotated[bool, typer.Option("--invert", help="For dark ink on light paper.")] = False,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> int:
-    """Ask the running node, or a serving one, what a picture shows; `atoll run` needs no node."""
-    params = {"model": model, "file": readable(file), "remote": remote, "invert": invert}
-    found = _ask(home, "predict", "Asking the model", params, LONG_SECONDS)
-    tell(as_json, found, answers.predict_view(found))
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from atoll import __version__, config
-from atoll.cli import apikeys, commands, data, external, homes, jobfiles, keys, run, train
+from atoll.cli import apikeys, commands, data, deposits, external, homes, jobfiles, keys, run, train
 from atoll.errors import AtollError, BadInput, BadSetting, InternalError
 from atoll.graph.zoo import NAMES
 from atoll.logs import say_error
@@ -228,9 +228,10 @@ app.command(
 _add(NODE, "atoll {name} --home ~/.atoll/node-2", commands.status, commands.stop)
 _add(NODE, "atoll {name}", commands.pause, commands.resume, commands.settings)
 _add(MONEY, "atoll {name}", commands.claim, commands.explain)
+_add(MONEY, "atoll {name} 12.5", deposits.deposit, deposits.withdraw)
+_add(MONEY, "atoll {name}", deposits.redeem)
 _add(MONEY, "atoll {name} 0x70997970C51812dc3A010C7d01b50e0d17dc79C8", commands.statement)
 _add(MODELS, "atoll {name} smollm2-135m 'Why is the sky blue?'", run.run)
-_add(MODELS, f"atoll {{name}} {_ID} digit.png --invert", commands.predict)
 _add(MODELS, f"atoll {{name}} {_ID} model.bin", commands.get)
 _add(MODELS, "atoll {name} notes.txt", commands.put)
 _JOB = "digits.atoll"

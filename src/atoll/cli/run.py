@@ -1,4 +1,4 @@
-"""`atoll run`: a model by name, file or id, verified and run on this device."""
+"""`atoll run`: a model by name, file or id, verified and run on this device, or asked of other nodes (`--remote`)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from rich.text import Text
 from atoll.cli import answers as views
 from atoll.cli import homes
 from atoll.cli.commands import LONG_SECONDS, Home, readable, tell, waiting
-from atoll.errors import BadInput, NotRunning
-from atoll.graph.spec import JobSpec
+from atoll.cli.remote import NodeAnswers, free_memory, runs, too_small
+from atoll.errors import BadInput, MachineError, MissingExtra, NotRunning
+from atoll.graph.spec import Input
 from atoll.inference import catalog
-from atoll.inference.answers import Message, ModelInfo, Sampling, Stream
+from atoll.inference.answers import LOCAL, MEMORY_OF_FILE, Message, ModelInfo, Sampling, Served, Stream
 from atoll.inference.local.device import GGUF, LocalAnswers
 from atoll.inference.local.shelf import FOLDER, Shelf, need_runtime
 from atoll.inference.picture import read_picture
@@ -35,6 +36,8 @@ Json = Any
 MODEL_SUFFIX = ".model"
 MAX_INPUT_BYTES = 64 << 20
 TOP = 5
+Device = LocalAnswers | NodeAnswers
+"""What answers: this device, or others through its node."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,26 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     invert: Annotated[bool, typer.Option("--invert", help="For dark ink on light paper.")] = False,
     hash_: Annotated[str, typer.Option("--hash", metavar="HEX", help="BLAKE3 that a GGUF file must have.")] = "",
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Ask servers of the network, paid out of the node's deposit.")
+    ] = False,
     home: Home = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; costs are base units.")] = False,
 ) -> int:
-    """Run a model on this device: a picture's class, the likeness of texts, or a conversation.
+    """Run a model: a picture's class, the likeness of texts, or a conversation.
 
-    Nothing leaves the device. A model that is not here yet is downloaded, and its hash is checked always. A language
-    model without a prompt starts a conversation.
+    It runs on this device and nothing leaves it, unless you say --remote. A model that is not here yet is downloaded,
+    and its hash is checked always. A language model without a prompt starts a conversation.
     """
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
     wish = Wish(tuple(inputs or ()), sampling, system, invert, as_json)
-    shelf = Shelf(homes.base(home) / FOLDER)
-    source = _bring(shelf, model, hash_, homes.base(home))
+    place = homes.base(home)
+    if remote:
+        asked, offered = NodeAnswers.find(place, model)
+        with asyncio.Runner() as runner:
+            return _answer(runner, asked, offered, wish)
+    shelf = Shelf(place / FOLDER)
+    source = _bring_or_tell(shelf, model, hash_, place)
     with asyncio.Runner() as runner:
         device = LocalAnswers(shelf)
         try:
@@ -82,6 +93,19 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------
+def _bring_or_tell(shelf: Shelf, model: str, hash_: str, home: Path) -> tuple[str, bytes] | None:
+    """As `_bring`; where this device cannot run the model, the error says how others can be asked."""
+    entry, size = catalog.known(model), _size(shelf, model)
+    try:
+        if too_small(size, free_memory()):
+            raise MachineError(f"{model} needs {size * MEMORY_OF_FILE / 1e6:.0f} MB of free memory to run here.")
+        return _bring(shelf, model, hash_, home)
+    except (MissingExtra, MachineError) as error:
+        if (entry is None and not catalog.is_blob_id(model)) or not runs(home):
+            raise
+        raise type(error)(f"{error} Or let another node answer, for what it asks: add --remote.") from error
+
+
 def _bring(shelf: Shelf, model: str, hash_: str, home: Path) -> tuple[str, bytes] | None:
     """Blob id and bytes of a model file; None for what the shelf holds by now."""
     entry = catalog.known(model)
@@ -97,6 +121,15 @@ def _bring(shelf: Shelf, model: str, hash_: str, home: Path) -> tuple[str, bytes
     if not catalog.is_blob_id(model):
         raise catalog.unknown(model)
     return _from_network(shelf, model.strip().lower().removeprefix("0x"), home)
+
+
+def _size(shelf: Shelf, model: str) -> int:
+    """Bytes of the model's file, 0 if they are not known yet."""
+    entry = catalog.known(model)
+    if entry is not None:
+        return entry.info.bytes
+    kept = shelf.path(model.strip().lower().removeprefix("0x"), ".gguf") if catalog.is_blob_id(model) else None
+    return kept.stat().st_size if kept is not None and kept.is_file() else 0
 
 
 def _file(given: str) -> Path | None:
@@ -150,7 +183,7 @@ async def _opened(device: LocalAnswers, model: str, source: tuple[str, bytes] | 
 
 
 # -- the answer --------------------------------------------------------------------------------------------------------
-def _answer(runner: asyncio.Runner, device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
+def _answer(runner: asyncio.Runner, device: Device, info: ModelInfo, wish: Wish) -> int:
     if info.kind == "classifier":
         return runner.run(_classify(device, info, wish))
     if info.kind == "embedding":
@@ -178,26 +211,41 @@ def _standard_input() -> str:
         raise BadInput("The standard input is no UTF-8 text.") from error
 
 
-async def _classify(device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
-    spec = (await device.model_file(info.id)).manifest
-    shape = list(spec.input.shape)
+async def _classify(device: Device, info: ModelInfo, wish: Wish) -> int:
+    form = input_of(info)
     if len(wish.inputs) != 1:
-        raise BadInput(f"Give one input of shape {shape}: a picture, or {np.prod(shape)} numbers as 1,2,3.")
-    scores, served = await device.classify(info.id, read_input(wish.inputs[0], spec, wish.invert)[None])
-    flat = scores[0].reshape(-1, scores.shape[-1])[-1] if scores.ndim > 1 else scores
-    if spec.output.meaning != "probabilities":
-        tell(wish.as_json, {"values": scores[0].tolist(), "answered_by": served.node}, str(scores[0].tolist()))
-        return 0
-    order = np.argsort(-flat)[:TOP]
-    top = [{"class": int(index), "score": round(float(flat[index]), 4)} for index in order]
-    found = {"class": int(order[0]), "top": top, "answered_by": served.node}
-    tell(wish.as_json, found, views.predict_view(found))
+        numbers = np.prod(form.shape)
+        raise BadInput(f"Give one input of shape {list(form.shape)}: a picture, or {numbers} numbers as 1,2,3.")
+    scores, served = await device.classify(info.id, read_input(wish.inputs[0], form, wish.invert)[None])
+    told = views.served_facts(served)
+    if info.card["output"]["meaning"] != "probabilities":
+        tell(wish.as_json, {"values": scores[0].tolist(), **told}, str(scores[0].tolist()))
+    else:
+        found = {**top_of(scores), **told}
+        tell(wish.as_json, found, views.scores_view(found))
+    if not wish.as_json:
+        _tell_served(served)
     return 0
 
 
-def read_input(given: str, spec: JobSpec, invert: bool) -> NDArray[Any]:
+def top_of(scores: NDArray[np.float32]) -> dict[str, Json]:
+    """The likeliest class of the first input, and the likeliest few with their probabilities; scores [1, ..., c]."""
+    flat = scores[0].reshape(-1, scores.shape[-1])[-1]
+    order = np.argsort(-flat)[:TOP]
+    top = [{"class": int(index), "score": round(float(flat[index]), 4)} for index in order]
+    return {"class": int(order[0]), "top": top}
+
+
+def input_of(info: ModelInfo) -> Input:
+    """What a classifier takes, as its card says; raises BadInput where a server does not tell."""
+    takes = info.card.get("input")
+    if takes is None or "output" not in info.card:
+        raise BadInput(f"The servers of {info.id} do not say what it takes: run it here, without --remote.")
+    return Input(shape=tuple(takes["shape"]), dtype=takes["dtype"])
+
+
+def read_input(given: str, form: Input, invert: bool) -> NDArray[Any]:
     """A picture file or numbers apart by commas, as one input of the model; raises BadInput."""
-    form = spec.input
     path = _file(given)
     if path is not None:
         return read_picture(path.read_bytes(), form.shape, invert).astype(form.dtype)
@@ -210,7 +258,7 @@ def read_input(given: str, spec: JobSpec, invert: bool) -> NDArray[Any]:
     return numbers.reshape(form.shape).astype(form.dtype)
 
 
-async def _embed(device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
+async def _embed(device: Device, info: ModelInfo, wish: Wish) -> int:
     texts = list(wish.inputs)
     if not texts or texts == ["-"]:
         if sys.stdin.isatty():
@@ -222,6 +270,7 @@ async def _embed(device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
         rows = [[round(float(value), 6) for value in row] for row in likeness]
         vectors = [[float(value) for value in row] for row in found.vectors]
         told = {"model": info.id, "tokens": found.tokens, "similarity": rows, "embeddings": vectors}
+        told |= views.served_facts(found.served)
         sys.stdout.write(json.dumps(told) + "\n")
     elif len(texts) == 1:
         size = found.vectors.shape[1]
@@ -230,6 +279,8 @@ async def _embed(device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
         )
     else:
         Console(highlight=False).print(_likeness_view(texts, likeness))
+    if not wish.as_json:
+        _tell_served(found.served)
     return 0
 
 
@@ -245,7 +296,7 @@ def _likeness_view(texts: Sequence[str], likeness: NDArray[np.float32]) -> Table
     return table
 
 
-async def _speak(device: LocalAnswers, info: ModelInfo, wish: Wish, prompt: str) -> int:
+async def _speak(device: Device, info: ModelInfo, wish: Wish, prompt: str) -> int:
     if not prompt.strip():
         raise BadInput(f"Give a prompt: atoll run {info.id} 'Why is the sky blue?'")
     started = time.monotonic()
@@ -263,18 +314,21 @@ async def _speak(device: LocalAnswers, info: ModelInfo, wish: Wish, prompt: str)
         told |= {
             "completion_tokens": stream.completion_tokens,
             "seconds": round(seconds, 3),
-            "answered_by": "this device",
+            **views.served_facts(stream.served),
         }
         sys.stdout.write(json.dumps(told) + "\n")
     else:
         sys.stdout.write("\n")
-        _note(f"{stream.completion_tokens} tokens in {seconds:.1f} s on this device{_cut(finish)}")
+        where = " on this device" if stream.served == LOCAL else ""
+        _note(f"{stream.completion_tokens} tokens in {seconds:.1f} s{where}{_cut(finish)}")
+        _tell_served(stream.served)
     return 0
 
 
-def _converse(runner: asyncio.Runner, device: LocalAnswers, info: ModelInfo, wish: Wish) -> int:
+def _converse(runner: asyncio.Runner, device: Device, info: ModelInfo, wish: Wish) -> int:
     """A conversation at the terminal until Ctrl-D; Ctrl-C ends an answer."""
-    _note(f"{info.card.get('name', info.id)} on this device. /new forgets, Ctrl-C ends an answer, Ctrl-D leaves.")
+    where = "on this device" if isinstance(device, LocalAnswers) else "at other nodes, paid out of the deposit"
+    _note(f"{info.card.get('name', info.id)} {where}. /new forgets, Ctrl-C ends an answer, Ctrl-D leaves.")
     turns = _system(wish)
     while True:
         try:
@@ -300,7 +354,7 @@ def _converse(runner: asyncio.Runner, device: LocalAnswers, info: ModelInfo, wis
         turns = [*turns, Message("assistant", "".join(heard))]
 
 
-async def _reply(device: LocalAnswers, info: ModelInfo, wish: Wish, turns: list[Message], heard: list[str]) -> None:
+async def _reply(device: Device, info: ModelInfo, wish: Wish, turns: list[Message], heard: list[str]) -> None:
     stream = device.chat(info.id, turns, wish.sampling)
     async with contextlib.aclosing(_pieces(stream)) as pieces:
         async for text, finish in pieces:
@@ -308,6 +362,9 @@ async def _reply(device: LocalAnswers, info: ModelInfo, wish: Wish, turns: list[
             _say(text)
             if finish == "length":
                 _note(_cut(finish).lstrip(", "))
+    if stream.served != LOCAL:
+        sys.stdout.write("\n")
+    _tell_served(stream.served)
 
 
 async def _pieces(stream: Stream) -> AsyncGenerator[tuple[str, str], None]:
@@ -330,7 +387,13 @@ def _say(text: str) -> None:
 
 
 def _note(text: str) -> None:
-    Console(stderr=True, highlight=False).print(Text(text, style="dim"))
+    Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
+
+
+def _tell_served(served: Served) -> None:
+    """Who answered and for how much, where it was not this device."""
+    if served != LOCAL:
+        _note(views.served_sentence(served))
 
 
 def _cut(finish: str) -> str:

@@ -153,7 +153,7 @@ def next_steps(summary: Mapping[str, Json], running: bool) -> list[Text]:
     model, answer = str(summary.get("model") or ""), summary.get("answer")
     if model:
         picture = shlex.quote(str(answer.get("picture"))) if isinstance(answer, dict) else "PICTURE.png"
-        steps.append((f"atoll predict {model} {picture}{at}", "ask the model; --remote asks another node"))
+        steps.append((f"atoll run {model} {picture}{at}", "ask the model on this device; --remote asks another node"))
         steps.append((f"atoll get {model} model.bin{at}", "bring it back from the nodes that hold its pieces"))
     if summary.get("join"):
         steps.append((str(summary["join"]), "join with another node"))

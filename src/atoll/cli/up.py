@@ -18,11 +18,14 @@ from typing import Any
 from PIL import Image
 
 from atoll.cli import external
+from atoll.cli.answers import served_facts
 from atoll.cli.developer import Developer
 from atoll.cli.live import LiveView, PlainView
 from atoll.cli.plan import JobPlan, Seats, plan_job, train_alone
 from atoll.cli.processes import Supervisor, Worker
+from atoll.cli.remote import NodeAnswers
 from atoll.cli.report import summarise
+from atoll.cli.run import top_of
 from atoll.cli.summary import print_summary
 from atoll.errors import AtollError, BadSetting, MachineError, UserError, WrongChain
 from atoll.gateway.facts import Facts, NodeFacts
@@ -41,6 +44,7 @@ from atoll.wire.identity import format_account, parse_account
 POLL_SECONDS = 0.4
 READY_SECONDS = 90.0
 EXTERNAL_READY_SECONDS = 600.0  # each node sends three transactions, and blocks may be 12 seconds apart
+QUESTION_SECONDS = 20.0  # other nodes hear of a new model one by one
 NOTABLE_WINDOW = 60
 KEPT_LINES = 200
 MAX_NODES = 64
@@ -326,18 +330,19 @@ class Up:
         """Ask the network something that it has not seen: a held-out picture, answered by a serving node."""
         form, held_out = plan.job.spec.input, plan.source.held_out
         if form.dtype != "uint8" or len(form.shape) != 3 or form.shape[0] not in (1, 3):
-            return {}  # `atoll predict` reads pictures
+            return {}  # people are shown a picture
         picture = self.options.home / "question.png"
         label = int(held_out.y[0])
         pixels = held_out.x[0].reshape(form.shape).transpose(1, 2, 0)
         Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(picture)
-        asker = self.client_of(self.nodes[-1].name)
+        told = {"picture": str(picture), "label": label}
+        asker = NodeAnswers(self.options.home / self.nodes[-1].name)
         try:
-            model = self.job_status()["model"]
-            found = await asker.call("predict", timeout=60, model=model, file=str(picture), remote=True)
+            info = await asker.offered(self.job_status()["model"], QUESTION_SECONDS)
+            scores, served = await asker.classify(info.id, held_out.x[:1].reshape(1, *form.shape))
         except AtollError as error:
-            return {"picture": str(picture), "label": label, "error": str(error)}
-        return {"picture": str(picture), "label": label, **found}
+            return {**told, "error": str(error)}
+        return {**told, **top_of(scores), **served_facts(served)}
 
     async def _gateway_status(self) -> dict[str, Any]:
         """The gateway's own state, as soon as it answers."""

@@ -1,4 +1,4 @@
-"""What is known about a running network at one moment, as plain values: what the live view and the status page show."""
+"""What is known about a running network at one moment, as plain values: what the live view shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Facts:
     `chain_id`, `join` (the command that joins from elsewhere) and maybe `join_hint`; `job` is the job status (as in
     `Desk.status`) of the node that knows the highest round; `accuracy` is by round, 0 to 1; `rejected` holds
     {node, round, reason}, where `node` is an account and `reason` the name of a `Reason`; `lines` are recent events
-    for people; `page` is the address of the status page, or empty.
+    for people; `page` is the address of the dashboard, or empty.
     """
 
     phase: str

@@ -1,4 +1,4 @@
-"""What a person reads off the facts: rows, words and short numbers, the same in the terminal and on the status page.
+"""What a person reads off the facts: rows and words of the terminal's live view; short numbers, also of the dashboard.
 
 Pure. Values come from nodes over their control channel; what is missing or of another type shows as a dash or zero,
 since a view must not end because one node answered half.

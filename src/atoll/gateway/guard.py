@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -38,6 +39,7 @@ HEADERS = {
 }
 TOKEN_FILE = "gateway.token"  # noqa: S105 - the name of a file
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Buckets:
 
     def take(self, address: str, cost: float, now: float) -> float:
         """Take `cost` from an address's bucket; 0, or how many seconds it has to wait (then nothing is taken)."""
-        limits, name = self._limits, _group(address)
+        limits, name = self._limits, address_of(address)
         left, since = self._left.pop(name, (limits.burst, now))
         left = min(limits.burst, left + (now - since) * limits.per_second)
         granted = left >= cost
@@ -113,6 +115,8 @@ class Guard:
         acts = scope["type"] == "websocket" or scope["method"] not in _SAFE
         if acts and not is_same_origin(headers):
             return PlainTextResponse("A page of another site may not act here.\n", 403)
+        if not acts and _is_part_of_another_site(headers):
+            return PlainTextResponse("A page of another site may link here, and use nothing of it.\n", 403)
         wait = self._wait(scope)
         if wait:
             seconds = {"Retry-After": str(max(1, round(wait)))}
@@ -121,7 +125,7 @@ class Guard:
 
     def _wait(self, scope: Scope) -> float:
         client = scope.get("client")
-        if client is None or _is_loopback(client[0]):
+        if client is None or is_loopback(client[0]):
             return 0.0
         cost = 0.1 if scope["path"].startswith("/static/") else 1.0
         return self._buckets.take(client[0], cost, self._clock())
@@ -149,6 +153,12 @@ def is_same_origin(headers: Headers) -> bool:
     if site not in ("same-origin", "none"):
         return False
     return origin is None or origin.lower() in (f"{scheme}://{headers['host'].lower()}" for scheme in ("http", "https"))
+
+
+def _is_part_of_another_site(headers: Headers) -> bool:
+    """Whether a page of another site loads something: it could read none of it, but take all places to listen."""
+    other = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    return other and headers.get("sec-fetch-mode", "navigate") != "navigate"
 
 
 def bearer(headers: Headers) -> str:
@@ -181,24 +191,30 @@ def owner_token(home: Path) -> str:
     return token
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address is this device's own."""
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def address_of(host: str | None) -> str:
+    """What counts as one address: an IPv4 address, or the /64 network of an IPv6 address, which one home has whole."""
+    address = _address(host or "")
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host or "?" if address is None else str(address)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address without its zone; what IPv6 says of an IPv4 client (::ffff:10.0.0.1) is that client's own address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
+
+
 def _name_of(host: str) -> str:
-    name = host.lower().strip()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0] if name.count(":") <= 1 else name
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
-def _group(address: str) -> str:
-    """What counts as one asker: an IPv4 address, or the /64 of an IPv6 one, of which a single device has all."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return address if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+    """The name or address of a Host header, without brackets and port; empty for what is neither."""
+    found = _HOST.fullmatch(host.lower().strip())
+    return (found[1] or found[2]) if found else ""

@@ -7,8 +7,9 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 1024  # of browsers and programs together; more wait in the kernel's queue or are turned away
 WEBSOCKET_FRAME = 64 * 1024
 LOST_MILLISECONDS = 60_000
+HEAD_SECONDS, HEAD_SECONDS_IN_A_CROWD = 10.0, 1.0
+"""How long a connection may take to say what it wants; less when half of all places are taken."""
 
 
 class Gateway:
@@ -76,7 +79,25 @@ class Gateway:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to its node."""
+    """A server that leaves the signals to its node, and turns away who takes a place and asks for nothing."""
+
+    def __init__(self, config: uvicorn.Config, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(config)
+        self._clock = clock
+        self._silent: dict[tuple[Any, Any], float] = {}  # connection, its last request -> since when
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: uvicorn itself waits for the head of a request for ever."""
+        open_now = self.server_state.connections
+        crowd = 2 * len(open_now) >= (self.config.limit_concurrency or MAX_CONNECTIONS)
+        now, patience = self._clock(), HEAD_SECONDS_IN_A_CROWD if crowd else HEAD_SECONDS
+        quiet = [(one, one.cycle) for one in open_now if hasattr(one, "cycle")]  # WebSockets have none
+        quiet = [(one, last) for one, last in quiet if last is None or last.response_complete]
+        self._silent = {key: self._silent.get(key, now) for key in quiet}
+        for (one, _), since in self._silent.items():
+            if now >= since + patience:
+                one.transport.close()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

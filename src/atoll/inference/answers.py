@@ -22,6 +22,8 @@ Checked = Literal["local", "yes", "no"]
 
 MAX_TOP_LOGPROBS = 20
 THIS_DEVICE = "this device"
+MEMORY_OF_FILE = 1.5
+"""Memory that a model takes, in sizes of its file."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ MAX_TOKENS = 4096
 MAX_STOPS = 4
 MAX_OFFERS = 64
 MAX_TOP = 20
+MAX_RANK = 8
 NONCE_BYTES = 16
 
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
@@ -83,17 +84,7 @@ class Turn(Part, frozen=True):
     content: Text
 
 
-class Predict(Request, frozen=True, tag=1):
-    """Run model `model` (blob id of a model file) on `count` inputs: their bytes, C order, in the manifest's dtype.
-
-    Neither paid nor signed: answered by servers that ask no price.
-    """
-
-    model: Hash
-    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_INPUTS)]
-    inputs: Annotated[bytes, msgspec.Meta(max_length=MAX_REQUEST_BYTES)]
-
-
+# Number 1 asked without paying (`Predict`); it is retired and never given to another request.
 class Offers(Request, frozen=True, tag=2):
     """Which models this server answers with, at what price, and how busy it is (the body is an `Offering`)."""
 
@@ -149,7 +140,6 @@ class Pay(Request, frozen=True, tag=9):
 
 
 Question = Classify | Embed | Chat | Complete
-QUESTIONS = (Classify, Embed, Chat, Complete)
 
 
 class Scores(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -159,10 +149,19 @@ class Scores(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     values: bytes
 
 
+class Form(Part, frozen=True):
+    """What a classifier takes and gives: type and shape of one input, and what its scores are."""
+
+    dtype: Literal["uint8", "float32", "int64"]
+    shape: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 20)], ...], msgspec.Meta(max_length=MAX_RANK)]
+    meaning: Literal["probabilities", "values"]
+
+
 class ModelOffer(Part, frozen=True):
     """One model and its price: base units for each input (classifiers) or text, and for each 1,000 tokens read or made.
 
-    `blob` is the BLAKE3 of the model's file, by which askers know that two servers mean the same model.
+    `blob` is the BLAKE3 of the model's file, by which askers know that two servers mean the same model; `form` is told
+    of classifiers only.
     """
 
     id: Name
@@ -171,6 +170,7 @@ class ModelOffer(Part, frozen=True):
     context: Count
     per_input: Amount
     per_1000: Amount
+    form: Form | None = None
 
 
 class Offering(Part, frozen=True):

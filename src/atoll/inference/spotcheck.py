@@ -27,7 +27,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,8 +258,3 @@ def judge(case: Case, verdict: Verdict, own_run: bool, third: tuple[Verdict, Ver
     if with_checker == Verdict.FALSE and with_server == Verdict.AGREES:
         return Judgement.OTHER_IS_LIAR
     return Judgement.SUSPECT
-
-
-def as_floats(values: Any) -> Floats:
-    """float32 contiguous, for `compare_numbers`."""
-    return np.ascontiguousarray(values, np.float32)

@@ -63,10 +63,6 @@ class Book:
         receipts = receipts_of_round(job, round_number, self.jobs[job].prices, outcome_of(certificate, light))
         self._receipts[job, round_number] = receipts
 
-    def receipts_of(self, job: bytes, round_number: int) -> tuple[Receipt, ...]:
-        """The receipts of a certified round, in canonical order; none if this book does not know it."""
-        return tuple(self._receipts.get((job, round_number), ()))
-
     def posted(self, epoch: PublishedEpoch) -> None:
         """Take in the next posted epoch; earlier ones are ignored."""
         if epoch.number != len(self.epochs):
@@ -77,7 +73,7 @@ class Book:
             self._settled[receipt.job] = max(self._settled.get(receipt.job, 0), receipt.round + 1)
 
     def receipts(self, job: bytes, round_number: int) -> Sequence[Receipt]:
-        """The receipts of a certified round, posted or not; none for a round that is not known."""
+        """The receipts of a certified round in canonical order, posted or not; none for a round that is not known."""
         return self._receipts.get((job, round_number), ())
 
     def settled_rounds(self, job: bytes) -> int:

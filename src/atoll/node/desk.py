@@ -6,17 +6,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from atoll import __version__
-from atoll.errors import BadInput, Unreachable
-from atoll.inference import answer
-from atoll.inference.picture import read_picture
+from atoll.errors import BadInput
 from atoll.ledger.statement import ChainView, Explanation, explain, explanation_json, statement, statement_json
 from atoll.node.control import ControlHandler
 from atoll.node.runner import Runner
+from atoll.node.settler import NOTHING_WAITS
 from atoll.training.committee import UNIT
-from atoll.training.context import SERVER
 from atoll.training.verdict import GUILTY
 from atoll.wire.identity import format_account, parse_account
 from atoll.wire.reasons import Reason
@@ -44,9 +40,9 @@ class Desk:
             "share": self.share,
             "put": self.put,
             "get": self.get,
-            "predict": self.predict,
             "statement": self.statement,
             "explain": self.explain,
+            **self._node.serving.counter.handlers(),
         }
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -76,6 +72,7 @@ class Desk:
             "stored": {"blobs": node.blobs.total_bytes, "pieces": node.pieces.total_bytes},
             "gas": {name: [use.calls, use.total] for name, use in node.chain.gas_by_call.items()},
             "epochs": len(node.settler.book.epochs),
+            "answers": node.serving.counter.sums(),
             "network": {
                 "rpc": node.settings.rpc,
                 "registry": format_account(node.chain.addresses.registry),
@@ -144,14 +141,11 @@ class Desk:
 
     async def claim(self, _: dict[str, Json]) -> Json:
         """Claim what posted epochs grant this account."""
-        settler, me = self._node.settler, self._node.account
-        amount = settler.unclaimed(me)
-        if amount <= 0:
-            return {"claimed": "0", "note": "Nothing is waiting: all that was posted for this account is claimed."}
-        if not await settler.final(len(settler.book.epochs) - 1):
-            return {"claimed": "0", "note": "The newest epoch can still be challenged; try again in a moment."}
-        await settler.claim([me])
-        return {"claimed": str(amount), "note": ""}
+        try:
+            amount = await self._node.settler.collect(self._node.account)
+        except BadInput as error:
+            return {"claimed": "0", "note": str(error)}
+        return {"claimed": str(amount), "note": "" if amount else NOTHING_WAITS}
 
     async def share(self, params: dict[str, Json]) -> Json:
         """Serve a data set ("mnist" or a directory of IDX files) and files of this device to the network."""
@@ -171,34 +165,6 @@ class Desk:
         data = await self._node.server.stored_blob(_blob(params["blob"]))
         Path(str(params["out"])).write_bytes(data)
         return {"bytes": len(data)}
-
-    async def predict(self, params: dict[str, Json]) -> Json:
-        """Run a trained model on a picture: here, or (`remote`) at a serving node."""
-        node, blob = self._node, _blob(params["model"])
-        model = await node.server.model(blob)
-        data = Path(str(params["file"])).read_bytes()
-        picture = read_picture(data, model.manifest.input.shape, bool(params.get("invert")))
-        x = picture[None].astype(model.manifest.input.dtype)
-        if not params.get("remote"):
-            scores, who = await answer.scores(model, x, node.engine), "this device"
-        else:
-            scores, who = await self._remote(blob, x)
-        order = np.argsort(-scores[0])[:5]
-        top = [{"class": int(index), "score": round(float(scores[0][index]), 4)} for index in order]
-        return {"class": int(order[0]), "top": top, "answered_by": who}
-
-    async def _remote(self, blob: bytes, x: np.ndarray[Any, Any]) -> tuple[Any, str]:
-        node, failures = self._node, []
-        servers = [account for account in node.directory.with_role(SERVER) if account != node.account]
-        for account in servers:
-            try:
-                return await node.server.ask_server(account, blob, x), format_account(account)
-            except Unreachable as error:
-                failures.append(str(error))
-        raise Unreachable(
-            f"None of {len(servers)} serving nodes answered ({'; '.join(failures[:3]) or 'there is none'}). "
-            "Leave out --remote to run the model on this device."
-        )
 
     # -- money -----------------------------------------------------------------------------------------------------
     async def statement(self, params: dict[str, Json]) -> Json:

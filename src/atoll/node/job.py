@@ -78,6 +78,26 @@ def begin(terms: Terms, enlisted: Mapping[bytes, Enlistment]) -> Standing:
     return Standing(0, terms.model, beacon, roster, terms.committee, {})
 
 
+def context_of(
+    terms: Terms, standing: Standing, enlisted: Mapping[bytes, Enlistment], rates: Mapping[bytes, int]
+) -> RoundContext:
+    """The public start of the round at which a job stands; `rates` as in RoundContext."""
+    return RoundContext(
+        place=Place(terms.domain, terms.jobs_contract, terms.job, standing.round, standing.committee),
+        model=standing.model,
+        beacon=standing.beacon,
+        roster=standing.roster,
+        enlisted=enlisted,
+        rates=rates,
+        shards=max(1, len(terms.roster)),
+        segments=terms.segments,
+        committee_size=terms.committee_size,
+        last=standing.round + 1 == terms.rounds,
+        room=min(terms.room, MAX_ROSTER),
+        timing=terms.timing,
+    )
+
+
 def advance(terms: Terms, standing: Standing, certificate: CertifyPayload) -> Standing:
     """The job after one more certificate (already checked)."""
     place = Place(terms.domain, terms.jobs_contract, terms.job, standing.round, standing.committee)
@@ -185,22 +205,8 @@ class Job:
         return [*(Received(signed) for signed in kept), Tick()]
 
     def _open_round(self, now: float) -> Round:
-        terms, standing = self.terms, self.standing
-        context = RoundContext(
-            place=Place(terms.domain, terms.jobs_contract, terms.job, standing.round, standing.committee),
-            model=standing.model,
-            beacon=standing.beacon,
-            roster=standing.roster,
-            enlisted=self.enlisted,
-            rates={account: self._rate(account) for account in standing.roster},
-            shards=max(1, len(terms.roster)),
-            segments=terms.segments,
-            committee_size=terms.committee_size,
-            last=standing.round + 1 == terms.rounds,
-            room=min(terms.room, MAX_ROSTER),
-            timing=terms.timing,
-        )
-        return Round(context, self.member, now)
+        rates = {account: self._rate(account) for account in self.standing.roster}
+        return Round(context_of(self.terms, self.standing, self.enlisted, rates), self.member, now)
 
     def _rate(self, account: bytes) -> int:
         return audit_rate(

@@ -1,25 +1,19 @@
-"""What a node answers to others beyond training, blobs and pieces: greetings, signatures, stored models, answers."""
+"""What a node answers to others beyond training, blobs, pieces and questions: greetings, signatures, stored models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from atoll.errors import Refused
 from atoll.graph.archive import ModelFile
 from atoll.inference import answer
-from atoll.inference.messages import ALPN as INFERENCE_ALPN
-from atoll.inference.messages import MAX_REQUEST_BYTES, Predict, Scores
 from atoll.node.settler import PEER_ALPN, SignPost
 from atoll.node.survey import Describe, Graded, about, scores_from
 from atoll.storage.client import fetch_blob
 from atoll.training.context import HOLDER
 from atoll.wire import rpc
 from atoll.wire.identity import MAX_RECORD_BYTES
-from atoll.wire.reasons import Reason
 from atoll.wire.rpc import Hash, Request
 
 if TYPE_CHECKING:
@@ -46,7 +40,7 @@ class Stored(Request, frozen=True, tag=3):
 
 
 class Server:
-    """The peer and inference protocols of one node."""
+    """The peer protocol of one node, and the models that the network stores."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -84,21 +78,7 @@ class Server:
         """Tell a peer where a job's model is."""
         rpc.decode_response(await self._node.network.ask(account, PEER_ALPN, rpc.encode_body(Stored(job, blob))))
 
-    # -- inference -----------------------------------------------------------------------------------------------
-    async def predict(self, payload: bytes) -> bytes:
-        """The response to a request of `/atoll/inference/1`."""
-        if self._node.paused:
-            return rpc.encode_refusal(Reason.PAUSED)
-        try:
-            if len(payload) > MAX_REQUEST_BYTES + 1024:
-                raise Refused(Reason.TOO_LARGE, f"{len(payload)} bytes")
-            request = rpc.decode_body(Predict, payload)
-            model = await self.model(request.model)
-            values = await answer.scores(model, answer.read_inputs(model, request), self._node.engine)
-            return rpc.encode_ok(rpc.encode_body(answer.encode_scores(values)))
-        except Refused as refusal:
-            return rpc.encode_refusal(refusal.reason, refusal.detail)
-
+    # -- stored models -------------------------------------------------------------------------------------------
     async def model(self, blob: bytes) -> ModelFile:
         """A trained model by its blob id, from here or put together from its pieces; raises Refused or Unreachable."""
         known = self._models.get(blob)
@@ -114,9 +94,3 @@ class Server:
         if self._node.blobs.has(blob):
             return self._node.blobs.get(blob)
         return await fetch_blob(blob, self._node.directory.with_role(HOLDER), self._node.network.ask)
-
-    async def ask_server(self, account: bytes, model: bytes, x: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Scores of inputs x [n, ...] by a serving node; raises Refused or Unreachable."""
-        request = rpc.encode_body(Predict(model, len(x), x.tobytes()))
-        response = rpc.decode_response(await self._node.network.ask(account, INFERENCE_ALPN, request))
-        return answer.decode_scores(rpc.decode_body(Scores, response), len(x))

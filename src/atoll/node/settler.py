@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
-from atoll.errors import AtollError, Refused, TransactionFailed
+from atoll.errors import AtollError, BadInput, Refused, TransactionFailed
 from atoll.ledger.chain import Chain
 from atoll.ledger.epoch import PublishedEpoch, claims_of, decode_epoch, encode_epoch, post_of
 from atoll.ledger.records import Certificate, quorum
@@ -32,6 +32,7 @@ from atoll.wire.rpc import Ask, Hash, Request, decode_response, encode_body
 log = logging.getLogger(__name__)
 
 RANK_SECONDS = 4.0
+NOTHING_WAITS = "Nothing is waiting: all that was posted for this account is claimed."
 PEER_ALPN = b"/atoll/peer/1"
 Result = TypeVar("Result")
 
@@ -188,18 +189,29 @@ class Settler:
     # Claims
     async def _claim(self) -> None:
         me = self._key.address
-        if self.unclaimed(me) > 0 and await self.final(len(self.book.epochs) - 1):
+        if self.unclaimed(me) > 0 and await self.is_final():
             await self.claim([me])
 
     def unclaimed(self, account: bytes) -> int:
         """Base units that posted epochs grant an account and that it has not claimed."""
         return self.book.totals.accounts.get(account, 0) - self._view().claimed.get(account, 0)
 
-    async def final(self, epoch: int) -> bool:
-        """Whether an epoch's window is over."""
+    async def is_final(self) -> bool:
+        """Whether the newest epoch's window is over, so that it can be claimed from."""
+        epoch = len(self.book.epochs) - 1
         if epoch >= 0 and epoch not in self._final and await self._send(self._chain.is_final, epoch):
             self._final.add(epoch)
         return epoch in self._final
+
+    async def collect(self, account: bytes) -> int:
+        """Claim now what waits for an account: base units, 0 if nothing does. Raises BadInput when it is too early."""
+        waiting = self.unclaimed(account)
+        if waiting <= 0:
+            return 0
+        if not await self.is_final():
+            raise BadInput("The newest epoch can still be challenged; try again in a moment.")
+        await self.claim([account])
+        return waiting
 
     async def claim(self, accounts: Sequence[bytes]) -> None:
         """Claim for accounts what the newest epoch grants them."""

@@ -6,7 +6,6 @@ Nothing of it is signed into a certificate or paid for: it is shown, never trust
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -98,37 +97,50 @@ def scores_from(node: Node, request: Graded) -> bytes:
 class Survey:
     """A gateway's picture of the others: `about` by account, refreshed every few seconds."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, every_seconds: float = EVERY_SECONDS) -> None:
+        self._node, self._every = node, every_seconds
         self.about: dict[bytes, About] = {}
         self.heard: dict[bytes, float] = {}  # when an account answered last, in seconds since 1970
+        self._answering: set[bytes] = set()
 
     async def run(self) -> None:
-        """Until cancelled: ask everybody, over and over."""
+        """Until cancelled: ask everybody, over and over.
+
+        Who answered last time is asked apart from the rest: nodes that are gone take long to be given up, and many of
+        them must not keep this one from hearing of the others.
+        """
+        await asyncio.gather(self._ask_over_and_over(answering=True), self._ask_over_and_over(answering=False))
+
+    async def _ask_over_and_over(self, answering: bool) -> None:
         slots = asyncio.Semaphore(ASKED_AT_ONCE)
 
         async def one(account: bytes) -> None:
             async with slots:
-                with contextlib.suppress(AtollError):
+                try:
                     await self._ask(account)
+                    self._answering.add(account)
+                except AtollError:
+                    self._answering.discard(account)
 
         while True:
-            await asyncio.gather(*(one(account) for account in self._node.directory.reached()))
-            await asyncio.sleep(EVERY_SECONDS)
+            reached = self._node.directory.reached()
+            await asyncio.gather(*(one(account) for account in reached if (account in self._answering) == answering))
+            await asyncio.sleep(self._every)
 
     async def _ask(self, account: bytes) -> None:
         found = rpc.decode_body(About, await self._request(account, Describe()))
         self.about[account], self.heard[account] = found, time.time()
         for job, latest in found.graded.items():
-            scores = self._node.jobs.scores.get(job)
-            if scores is not None and latest not in scores:
+            scores, over = self._node.jobs.scores.get(job), len(self._node.jobs.finished.get(job, ()))
+            if scores is not None and latest not in scores and latest < over:  # of rounds that are over, and no others
                 first = max(scores, default=-1) + 1
                 answer = await self._request(account, Graded(job, min(first, latest)))
                 kind = Annotated[dict[Count, Scores], msgspec.Meta(max_length=MAX_ROUNDS)]
                 for number, told in rpc.decode_body(kind, answer).items():
                     if not all(map(math.isfinite, told.values())):
                         raise Refused(Reason.MALFORMED, "a score is no finite number")
-                    scores.setdefault(number, told)
+                    if number < over:
+                        scores.setdefault(number, told)
 
     async def _request(self, account: bytes, request: Request) -> bytes:
         return rpc.decode_response(await self._node.network.ask(account, PEER_ALPN, rpc.encode_body(request)))

@@ -17,6 +17,11 @@ def leaf_hash(data: bytes) -> bytes:
     return keccak(b"\x00" + data)
 
 
+def depth(count: int) -> int:
+    """How many siblings a proof has in a tree of `count` leaves, one at least."""
+    return (count - 1).bit_length()
+
+
 def _node(left: bytes, right: bytes) -> bytes:
     return keccak(b"\x01" + left + right)
 
@@ -31,7 +36,7 @@ class MerkleTree:
     def __init__(self, leaves: Sequence[bytes]) -> None:
         self.count = len(leaves)
         row = [leaf_hash(leaf) for leaf in leaves] or [ZERO_HASH]
-        row += [ZERO_HASH] * ((1 << (len(row) - 1).bit_length()) - len(row))
+        row += [ZERO_HASH] * ((1 << depth(len(row))) - len(row))
         self._rows = [row]
         while len(row) > 1:
             row = [_node(row[i], row[i + 1]) for i in range(0, len(row), 2)]
@@ -51,7 +56,7 @@ class MerkleTree:
 
 def verify(root: bytes, count: int, index: int, data: bytes, proof: Sequence[bytes]) -> bool:
     """Whether `data` is leaf `index` of the tree of `count` leaves with this root."""
-    if not 0 <= index < count or len(proof) != (count - 1).bit_length():
+    if not 0 <= index < count or len(proof) != depth(count):
         return False
     value = leaf_hash(data)
     for sibling in proof:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import uvicorn
 from atoll.gateway.guard import Guard
 from atoll.gateway.openai import keys
 from atoll.gateway.openai.api import Limits
+from atoll.inference.answers import Embedded
 from tests.gateway.openai.serving import PAID, Echo, Quiet, listening, make_app
 
 NOWHERE = Path("nowhere-at-all")
@@ -94,6 +95,58 @@ def test_a_client_that_goes_away_pays_for_what_was_made(tmp_path: Path) -> None:
                 pass
 
     asyncio.run(story())
+    assert keys.Keys(tmp_path).spent(keys.read_keys(tmp_path)[0]) == PAID.cost
+
+
+class Slow(Echo):
+    """Vectors for money: they are made when the gate opens."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+        assert self.gate is not None
+        await self.gate.acquire()
+        found = await super().embed(model, texts)
+        return found._replace(served=PAID)
+
+
+def test_vectors_that_are_made_for_a_key_are_paid_when_nobody_waits_for_them_any_more(tmp_path: Path) -> None:
+    text = keys.add_key(tmp_path, "laptop", None)
+
+    async def story() -> None:
+        echo = Slow(asyncio.Semaphore(0))
+        async with server(echo, home=tmp_path) as client:
+            headers = {"authorization": f"Bearer {text}"}
+            asked = {"model": "counts", "input": "one two"}
+            asking = asyncio.create_task(client.post("/v1/embeddings", json=asked, headers=headers))
+            while await running(client) != (1, 0):
+                pass
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            assert echo.gate is not None
+            echo.gate.release()
+            while await running(client) != (0, 0):
+                pass
+
+    asyncio.run(story())
+    assert keys.Keys(tmp_path).spent(keys.read_keys(tmp_path)[0]) == PAID.cost
+
+
+def test_who_waits_while_the_last_of_a_key_is_spent_is_402(tmp_path: Path) -> None:
+    text = keys.add_key(tmp_path, "laptop", 1)
+
+    async def story() -> list[int]:
+        echo = Echo(asyncio.Semaphore(0))
+        async with server(echo, Limits(running=1), home=tmp_path) as client:
+            headers = {"authorization": f"Bearer {text}"}
+            paid = SLOW | {"model": "paid"}
+            asking = [asyncio.create_task(client.post(CHAT, json=paid, headers=headers)) for _ in range(4)]
+            while await running(client) != (1, 3):
+                pass
+            assert echo.gate is not None
+            for _ in range(8):
+                echo.gate.release()
+            return sorted([(await one).status_code for one in asking])
+
+    assert asyncio.run(story()) == [200, 402, 402, 402]
     assert keys.Keys(tmp_path).spent(keys.read_keys(tmp_path)[0]) == PAID.cost
 
 

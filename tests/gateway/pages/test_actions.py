@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atoll.errors import TransactionFailed
+from atoll.errors import BadInput, TransactionFailed
 from tests.gateway.pages.looking import ask
 from tests.gateway.pages.town import GATEWAY, OWNER, Town, app_of
 
@@ -20,16 +20,15 @@ class Node:
     def __init__(self, town: Town, waiting: int = 5 * 10**18, final: bool = True) -> None:
         self.view, self.account, self.done = town.view, GATEWAY, []  # type: ignore[var-annotated]
         self.waiting, self.is_final, self.fails = waiting, final, False
-        self.settler = SimpleNamespace(
-            unclaimed=lambda _: waiting, final=self._final, claim=self._claim, book=town.book
-        )
+        self.settler = SimpleNamespace(collect=self._collect)
         self.chain = SimpleNamespace(shorten="shorten")
 
-    async def _final(self, _: int) -> bool:
-        return self.is_final
-
-    async def _claim(self, accounts: list[bytes]) -> None:
-        self.done.append(("claim", accounts))
+    async def _collect(self, account: bytes) -> int:
+        if not self.is_final:
+            raise BadInput("The newest epoch can still be challenged")
+        if self.waiting:
+            self.done.append(("collect", account))
+        return self.waiting
 
     async def send(self, work: Any, *arguments: Any) -> None:
         if self.fails:
@@ -47,7 +46,7 @@ def test_claim(done: Town) -> None:
     answer = act(node, done, "/actions/claim")
     assert answer.status_code == 200
     assert str(5 * 10**18) in answer.json()["done"]
-    assert node.done == [("claim", [GATEWAY])]
+    assert node.done == [("collect", GATEWAY)]
     assert "Nothing is waiting" in act(Node(done, waiting=0), done, "/actions/claim").json()["done"]
     early = act(Node(done, final=False), done, "/actions/claim")
     assert (early.status_code, early.json()["error"].startswith("The newest epoch")) == (409, True)

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import httpx
+import msgspec
 import pytest
 
 from atoll.gateway.pages.facts import Snapshot
 from atoll.gateway.pages.live import MAX_PER_ADDRESS, Marks, marks_of, news
-from tests.gateway.pages.town import Town, app_of, served
+from tests.gateway.pages.town import NOW, Town, app_of, served
 
 
 def test_no_news_is_nothing() -> None:
@@ -48,6 +49,20 @@ def test_a_node_that_falls_silent_is_news() -> None:
     town = Town(nodes=3, rounds=2, liar="")
     facts = town.snapshot()
     told = news(marks_of(facts), marks_of(replace(facts, now=facts.now + 60)))
+    assert told["topics"] == ["network"]
+
+
+def test_what_changes_all_the_time_is_news_once_in_ten_seconds() -> None:
+    """However many nodes there are, and whatever each of them has counted."""
+    town = Town(nodes=3, rounds=2, liar="")
+    facts = town.snapshot()
+    grown = {
+        account: msgspec.structs.replace(about, uptime=about.uptime + 9, up=about.up + 9**9)
+        for account, about in facts.about.items()
+    }
+    assert grown
+    assert news(marks_of(facts), marks_of(replace(facts, now=NOW + 9, about=grown))) is None
+    told = news(marks_of(facts), marks_of(replace(facts, now=NOW + 10)))
     assert told["topics"] == ["network"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -62,6 +64,7 @@ class Town:
         self.posted_at: dict[int, float] = {}
         self.blobs: dict[bytes, bytes] = {}
         self.model_blob = b""
+        self._folder = TemporaryDirectory()
         accounts = self.network.by_index
         self.about = {
             node.account: About(
@@ -180,15 +183,17 @@ class Town:
 
     async def model(self, blob: bytes) -> ModelFacts:
         """The trained model."""
-        data = await self.model_bytes(blob)
+        data = (await self.model_file(blob)).read_bytes()
         card = {"name": self.manifest.name, "rounds": self.manifest.rounds, "lane": "public"}
         return ModelFacts(blob, len(data), card, self.manifest)
 
-    async def model_bytes(self, blob: bytes) -> bytes:
+    async def model_file(self, blob: bytes) -> Path:
         """Its file."""
         if blob != self.model_blob or not blob:
             raise Missing(f"{blob.hex()} is no trained model that this network stores.")
-        return self.blobs[blob]
+        path = Path(self._folder.name) / blob.hex()
+        path.write_bytes(self.blobs[blob])
+        return path
 
     def published(self, blob: bytes) -> bytes:
         """An epoch's blob."""

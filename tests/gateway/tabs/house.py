@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute
 
 from atoll.config import Settings
 from atoll.errors import Unreachable
+from atoll.gateway.guard import Guard
 from atoll.gateway.tabs.relay import Relay
 from atoll.gateway.tabs.web import routes
 from atoll.graph.manifest import Manifest
@@ -208,14 +209,14 @@ class House:
             await asyncio.sleep(0.005)
 
     @contextlib.asynccontextmanager
-    async def open(self, more: Sequence[BaseRoute] = (), guards: Sequence[Middleware] = ()) -> AsyncIterator[str]:
-        """Serve on a free port, with more routes behind `guards`; yields "host:port"."""
+    async def open(self, more: Sequence[BaseRoute] = ()) -> AsyncIterator[str]:
+        """Serve on a free port, with more routes, behind the gateway's guard; yields "host:port"."""
         self.tasks: list[asyncio.Future[None]] = []
         self.network._begin()
         self.runner.job = self.observer.job
         self.relay = Relay(cast(Node, self))
         self.spawn(self.relay.run())
-        app = Starlette(routes=[*routes(self.relay), *more], middleware=guards)
+        app = Starlette(routes=[*routes(self.relay), *more], middleware=[Middleware(Guard)])
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         port = listener.getsockname()[1]
         config = uvicorn.Config(

@@ -1,10 +1,8 @@
-"""Places, loads, and what counts as one address."""
+"""Places and loads."""
 
 from __future__ import annotations
 
-import pytest
-
-from atoll.gateway.tabs.limits import Loads, Places, address_of
+from atoll.gateway.tabs.limits import Loads, Places
 
 
 def test_places() -> None:
@@ -30,19 +28,3 @@ def test_loads() -> None:
     loads.give(40)
     assert loads.take(1000)  # a single one may be larger
     assert not loads.take(1)
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [
-        ("10.0.0.1", "10.0.0.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ("::ffff:10.0.0.1", "10.0.0.1"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("testclient", "testclient"),
-        (None, "?"),
-    ],
-)
-def test_what_counts_as_one_address(host: str | None, address: str) -> None:
-    assert address_of(host) == address

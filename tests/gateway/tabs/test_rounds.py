@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import Refused
+from atoll.gateway.tabs.memory import Memory
 from atoll.training.committee import UNIT
 from atoll.training.context import LIGHT, WORKER
 from atoll.transfer.blobs import BlobStore
@@ -155,6 +156,23 @@ def test_a_restarted_gateway_goes_on_for_tabs_that_left(tmp_path: Path) -> None:
 
     asyncio.run(after())
     assert verdict_on(second, second.observer.account) == [Reason.OK]
+
+
+def test_what_was_taken_is_on_disk_before_the_tab_hears_so(tmp_path: Path) -> None:
+    """A gateway that is killed at once finds it again, though the tab is gone and no other node has heard of it."""
+    house = House(tmp_path, rounds=1)
+
+    async def story(tab: Tab) -> None:
+        for said in ("Commit", "AuditCommit", "Reveal"):
+            house.deaf = said == "Reveal"
+            await tab.work_until(said)
+            kept = house.journal.get_snapshot(f"tabs/{tab.states['round']['job']}")
+            assert kept is not None
+            [(_, account, envelopes)] = Memory().unpack(kept)
+            assert account == tab.key.address
+            assert {type(unseal(house.domain, raw).body).__name__ for raw in envelopes} == tab.progress
+
+    play(house, story)
 
 
 def altered(data: bytes) -> bytes:

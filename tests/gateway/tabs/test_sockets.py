@@ -8,15 +8,28 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import msgspec
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from atoll.gateway.tabs.limits import FRAME_BYTES, HELLO_SECONDS, SOCKETS_PER_ADDRESS
+from atoll.gateway.tabs.limits import (
+    CERTIFICATES_AT_ONCE,
+    CERTIFICATES_BYTES,
+    FRAME_BYTES,
+    HELLO_SECONDS,
+    SOCKETS_PER_ADDRESS,
+)
+from atoll.gateway.tabs.telling import certificates
+from atoll.node.job import Job
+from atoll.sim.network import JOBS_CONTRACT
+from atoll.training.committee import CertifyPayload, Place, verify_quorum
 from atoll.wire.hashing import keccak
 from atoll.wire.identity import AccountKey
+from atoll.wire.messages import Phase, Quorum, unseal
 from tests.gateway.tabs.house import House
 from tests.gateway.tabs.tab import Tab
 
@@ -102,7 +115,7 @@ def test_a_page_of_another_site_gets_no_socket_and_no_upload(tmp_path: Path) -> 
         async with Tab(key(1), where).open(origin=f"http://{where}") as tab:
             headers = {"Authorization": f"Bearer {tab.token}", "Origin": "http://evil.example"}
             answer = await tab.web.put("/join/blob", content=b"bytes", headers=headers)
-            assert answer.status_code == 401
+            assert answer.status_code == 403
 
     serve(tmp_path, story)
 
@@ -202,6 +215,7 @@ def test_frames_that_are_wrong_are_refused_by_their_id(tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"type": "say", "raw": "zz"}, "MALFORMED"),
         ({"type": "say", "raw": "0"}, "MALFORMED"),
+        ({"type": "say", "raw": "00\n"}, "MALFORMED"),
         ({"type": "say"}, "MALFORMED"),
         ({"type": "say", "raw": "00", "more": 1}, "MALFORMED"),
         ({"type": "unheard of"}, "MALFORMED"),
@@ -291,6 +305,52 @@ def test_uploads_are_for_those_with_work(tmp_path: Path) -> None:
             assert (await tab.put(b"0")).status_code in (200, 429)  # the same again is no more, if it is taken at all
 
     serve(tmp_path, story)
+
+
+def test_certificates_lead_from_round_to_round(tmp_path: Path) -> None:
+    async def story(house: House, where: str) -> None:
+        async with Tab(key(1), where).open() as tab:
+            job = house.runner.id.hex()
+            told = await tab.receive_kind("job") if "job" not in tab.states else tab.states["job"]
+            place = Place(house.domain, JOBS_CONTRACT, house.runner.id, 0, house.network.terms.committee)
+            assert told["first_committee"] == [member.hex() for member in place.committee]
+            assert msgspec.msgpack.decode((await tab.web.get(f"/join/certificates/{job}?from=0")).content) == []
+            house.go()
+            await house.until(lambda: house.observer.job is not None and house.observer.job.standing.done)
+            answer = await tab.web.get(f"/join/certificates/{job}?from=0")
+            assert answer.headers["content-type"] == "application/msgpack"
+            shown = msgspec.msgpack.decode(answer.content, type=list[bytes])
+            assert len(shown) == 3
+            for number, raw in enumerate(shown):
+                body = unseal(house.domain, raw).body
+                assert isinstance(body, Quorum)
+                assert (body.round, body.phase) == (number, Phase.CERTIFY)
+                payload = verify_quorum(place, body)
+                assert isinstance(payload, CertifyPayload)
+                place = Place(house.domain, JOBS_CONTRACT, house.runner.id, number + 1, payload.committee)
+            for first, found in (("2", shown[2:]), ("3", []), ("9999999999", [])):
+                answer = await tab.web.get(f"/join/certificates/{job}?from={first}")
+                assert msgspec.msgpack.decode(answer.content) == found
+            for query in ("", "?from=", "?from=-1", "?from=1e3", "?from=12345678901", "?from=\u0661"):
+                assert (await tab.web.get(f"/join/certificates/{job}{query}")).status_code == 400, query
+            for name in ("00" * 32, "zz", job.upper()):
+                assert (await tab.web.get(f"/join/certificates/{name}?from=0")).status_code == 404, name
+
+    serve(tmp_path, story, rounds=3)
+
+
+def test_an_answer_holds_as_many_certificates_as_fit() -> None:
+    """One that is larger than all together may be is shown alone."""
+
+    def shown(sizes: list[int], first: int = 0) -> list[int]:
+        job = SimpleNamespace(certificates=sizes, sign=lambda size: SimpleNamespace(raw=bytes(size)))
+        return [len(raw) for raw in certificates(cast(Job, job), first)]
+
+    assert shown([1] * 100) == [1] * CERTIFICATES_AT_ONCE
+    half = CERTIFICATES_BYTES // 2
+    assert shown([half, half, 1]) == [half, half]
+    assert shown([2 * CERTIFICATES_BYTES, 1]) == [2 * CERTIFICATES_BYTES]
+    assert shown([1, 2, 3], 1) == [2, 3]
 
 
 def test_blobs_and_samples(tmp_path: Path) -> None:

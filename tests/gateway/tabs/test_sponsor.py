@@ -97,14 +97,14 @@ class House:
 def test_a_tab_without_coins_registers_and_enlists(tmp_path: Path) -> None:
     house = House(tmp_path)
     assert house.chain.coins(TAB.address) == 0
-    before = house.sponsor.standing(TAB.address, 0)
+    before = house.sponsor.standing(TAB.address, 0, house.sponsor.hints())
     assert (before.registered, before.roles, before.hints) == (False, 0, HINTS)
     house.asks(house.register(roles=33))
     entry = house.reader.node(TAB.address)
     assert (entry.endpoint_id, entry.roles, entry.hints) == (DOOR.public, 33, HINTS)
     registered = house.view.nodes[TAB.address]
     assert verify_endpoint(DOOR.public, binding_digest(house.domain, TAB.address, DOOR.public), registered.binding)
-    assert house.sponsor.standing(TAB.address, 1).registered
+    assert house.sponsor.standing(TAB.address, 1, house.sponsor.hints()).registered
     assert asyncio.run(house.sponsor.nonce(TAB.address)) == 1
     house.asks(house.enlist())
     assert [one.account for one in house.reader.enlisted(house.job)] == [TAB.address]

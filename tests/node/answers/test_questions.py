@@ -14,10 +14,12 @@ from atoll.inference import messages as wire
 from atoll.inference.answers import Message, ModelInfo, Sampling
 from atoll.inference.messages import Chunk, Likely, Order, Position, Turn, amount_bytes
 from atoll.inference.router import Candidate, Wanted
+from atoll.inference.vouchers import Price
 from atoll.node.answers import questions
 from atoll.wire.hashing import Domain
 from atoll.wire.identity import AccountKey
 from atoll.wire.reasons import Reason
+from atoll.wire.rpc import decode_body, encode_body
 
 DOMAIN = Domain(77, b"\x21" * 20)
 SERVER, OTHER = AccountKey(b"\x01" * 32), AccountKey(b"\x02" * 32)
@@ -146,3 +148,59 @@ def test_settings_that_no_server_takes_are_the_askers_fault() -> None:
 
 def test_every_request_is_found_by_its_number() -> None:
     assert sorted(questions.REQUESTS) == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_retired_number_is_no_request() -> None:
+    """Number 1 once asked without paying."""
+    with pytest.raises(Refused) as caught:
+        questions.decode_request(encode_body([1, bytes(32), 1, b"\x00"]))
+    assert caught.value.reason == Reason.UNKNOWN_MESSAGE and 1 not in questions.REQUESTS
+
+
+def test_numbers_on_the_wire() -> None:
+    sent = questions.encode_array(np.array([[1, -2, 0.5]], np.float32))
+    assert decode_body(wire.Scores, sent) == wire.Scores((3,), bytes.fromhex("0000803f" + "000000c0" + "0000003f"))
+    turned = np.array([[1, 2], [3, 4]], np.float32).T  # not in C order in memory
+    assert questions.decode_array(questions.encode_array(turned), 2).tolist() == [[1, 3], [2, 4]]
+    plain = np.array([0.5, 2], np.float32)  # one number a sample
+    assert questions.decode_array(questions.encode_array(plain), 2).tolist() == [0.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "count"),
+    [
+        ((3,), bytes(11), 1),
+        ((3,), bytes(13), 1),
+        ((3,), bytes(12), 2),
+        ((3,), b"", 1),
+        ((2, 3), bytes(12), 1),
+        ((1,) * 9, bytes(4), 1),
+        ((1 << 60,), bytes(12), 1),
+        ((2,), bytes(4) + bytes.fromhex("0000c07f"), 1),
+        ((2,), bytes(4) + bytes.fromhex("000080ff"), 1),
+        ((2,), bytes(4) + bytes.fromhex("0100807f"), 1),
+    ],
+)
+def test_numbers_that_are_too_few_or_none(shape: tuple[int, ...], values: bytes, count: int) -> None:
+    with pytest.raises(Refused) as caught:
+        questions.decode_array(encode_body(wire.Scores(shape, values)), count)
+    assert caught.value.reason == Reason.MALFORMED
+
+
+def test_an_offer_says_what_a_classifier_takes() -> None:
+    card = {
+        "input": {"shape": [1, 28, 28], "dtype": "uint8"},
+        "output": {"shape": [10], "meaning": "probabilities"},
+    }
+    info = ModelInfo("ab" * 32, "classifier", "ab" * 32, 7, "", card)
+    offer = decode_body(wire.ModelOffer, encode_body(questions.offer_of(info, Price(1, 2))))
+    assert offer.form == wire.Form("uint8", (1, 28, 28), "probabilities")
+    told = questions.info_of(offer)
+    assert told.card == {"input": card["input"], "output": {"meaning": "probabilities"}} and told.blob == info.blob
+    for changed in ({}, {"input": {"shape": [0], "dtype": "uint8"}, "output": card["output"]}, {"input": 3}):
+        assert questions.offer_of(replace_info(info, changed), Price()).form is None
+    assert questions.offer_of(ModelInfo("e", "embedding", "", 0, "", card), Price()).form is None
+
+
+def replace_info(info: ModelInfo, card: Any) -> ModelInfo:
+    return ModelInfo(info.id, info.kind, info.blob, info.bytes, info.licence, card)

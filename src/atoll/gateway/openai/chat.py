@@ -8,7 +8,7 @@ from atoll.gateway.openai import shapes
 from atoll.gateway.openai.faults import ApiError, ProblemBody
 from atoll.gateway.openai.questions import Chat, Completion
 from atoll.gateway.openai.service import Asked, Call, Flow, Reply, event, reply, together
-from atoll.inference.answers import Served, TokenLogprob
+from atoll.inference.answers import Served
 
 DONE = b"data: [DONE]\n\n"
 
@@ -23,14 +23,9 @@ async def chat(call: Call, question: Chat) -> Reply | Flow:
     asked = _chat_of(call, question)
     if question.stream:
         return Flow(_chat_chunks(call, question, asked), failed)
-    text, last = [], None
-    entries: list[TokenLogprob] = []
-    async with asked:
-        async for last in asked:
-            text.append(last.text)
-            entries += last.logprobs or ()
+    text, last, entries = await asked.whole()
     told = shapes.chat_logprobs(entries, question.top_logprobs or 0) if question.wants_logprobs else None
-    choice = shapes.ChatChoice(0, shapes.Said("assistant", "".join(text)), told, shapes.finish_of(last))
+    choice = shapes.ChatChoice(0, shapes.Said("assistant", text), told, shapes.finish_of(last))
     answer = shapes.ChatAnswer(
         call.fresh("chatcmpl"),
         "chat.completion",
@@ -79,7 +74,9 @@ async def completions(call: Call, question: Completion) -> Reply | Flow:
     prompt = answer = 0
     for index, text in enumerate(question.prompts):
         asked = _completion_of(call, question, text)
-        choices.append(await _whole(asked, index, question.logprobs))
+        said, last, entries = await asked.whole()
+        told = None if question.logprobs is None else shapes.text_logprobs(entries, question.logprobs, 0)
+        choices.append(shapes.TextChoice(index, said, told, shapes.finish_of(last)))
         prompt, answer = prompt + asked.prompt_tokens, answer + asked.tokens
         parts.append(asked.served)
     served = together(parts)
@@ -93,18 +90,6 @@ async def completions(call: Call, question: Completion) -> Reply | Flow:
         shapes.atoll(served),
     )
     return reply(made, served)
-
-
-async def _whole(asked: Asked, index: int, top: int | None) -> shapes.TextChoice:
-    """The choice of one prompt."""
-    text, last = "", None
-    entries: list[TokenLogprob] = []
-    async with asked:
-        async for last in asked:
-            text += last.text
-            entries += last.logprobs or ()
-    told = None if top is None else shapes.text_logprobs(entries, top, 0)
-    return shapes.TextChoice(index, text, told, shapes.finish_of(last))
 
 
 def _completion_of(call: Call, question: Completion, prompt: str) -> Asked:

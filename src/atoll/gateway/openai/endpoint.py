@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from atoll.errors import InternalError, MachineError
+from atoll.gateway.guard import bearer, is_loopback
 from atoll.gateway.openai.faults import ApiError, fault_of
 from atoll.gateway.openai.keys import ApiKey, Keys
 from atoll.gateway.openai.questions import MAX_BODY_BYTES, Question, parse
@@ -83,6 +83,7 @@ class Endpoint:
 
     async def _answer(self, answer: Answer, call: Call, question: Question, out: _Out) -> None:
         async with self._service.slots.taken():
+            _check_budget(self._service.keys, call.key)  # again: others have spent while this one waited
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     made = await answer(call, question)
@@ -136,28 +137,17 @@ def admitted(keys: Keys, request: Request) -> ApiKey | None:
 
     Raises ApiError 401.
     """
-    scheme, _, text = request.headers.get("authorization", "").partition(" ")
     challenge = {"WWW-Authenticate": "Bearer"}
     if not keys:
         if request.client is not None and is_loopback(request.client.host):
             return None
         told = "There are no keys yet, so that only programs on the node's own device may ask: make a key there with "
         raise ApiError(401, told + "`atoll key api add NAME`.", "no_keys", headers=challenge)
-    key = keys.find(text.strip()) if scheme.lower() == "bearer" else None
+    key = keys.find(bearer(request.headers))
     if key is None:
         told = "The key is missing or unknown: expected the header `Authorization: Bearer KEY`, with a key that "
         raise ApiError(401, told + "`atoll key api add NAME` made on this node.", "invalid_api_key", headers=challenge)
     return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this device's own."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 def _check_budget(keys: Keys, key: ApiKey | None) -> None:

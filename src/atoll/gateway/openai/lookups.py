@@ -59,8 +59,8 @@ def one_model(service: Service, path: Mapping[str, str]) -> Reply:
 
 async def embeddings(call: Call, question: Embedding) -> Reply:
     """Vectors of texts."""
-    found = await call.service.answers.embed(question.model, question.texts)
-    call.used(question.model, found.tokens, 0, found.served)
+    work = call.service.answers.embed(question.model, question.texts)
+    found = await call.whole(work, lambda made: call.used(question.model, made.tokens, 0, made.served))
     return reply(shapes.vectors(found, question.model, question.encoding_format == "base64"), found.served)
 
 
@@ -74,8 +74,8 @@ async def classify(call: Call, question: Classify) -> Reply:
         told = f"Nothing here tells what the model {info.id} takes: its file has to be on this device first."
         raise ApiError(400, told, "bad_input", "model")
     x = await asyncio.to_thread(_pictures, question, form)
-    scores, served = await call.service.answers.classify(question.model, x)
-    call.used(question.model, 0, 0, served)
+    work = call.service.answers.classify(question.model, x)
+    scores, served = await call.whole(work, lambda made: call.used(question.model, 0, 0, made[1]))
     labels = info.card.get("labels", ())
     top = question.top or USUAL_CLASSES
     data = [classified(index, row.reshape(-1), labels, top) for index, row in enumerate(scores)]

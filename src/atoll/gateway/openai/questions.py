@@ -71,8 +71,7 @@ class Turn(Question, frozen=True):
 
     def message(self) -> Message:
         """As the models take it."""
-        role = "system" if self.role == "developer" else self.role
-        return Message(role, _joined(self.content))
+        return _message(self.role, self.content)
 
 
 class StreamOptions(Question, frozen=True):
@@ -193,8 +192,7 @@ class Item(Question, frozen=True):
 
     def message(self) -> Message:
         """As the models take it."""
-        role = "system" if self.role == "developer" else self.role
-        return Message(role, _joined(self.content))
+        return _message(self.role, self.content)
 
 
 class TextForm(Question, frozen=True):
@@ -298,8 +296,9 @@ def sampling(
     )
 
 
-def _joined(content: str | Sequence[TextPart | InputText | OutputText]) -> str:
-    return content if isinstance(content, str) else "".join(part.text for part in content)
+def _message(role: Role, content: str | Sequence[TextPart | InputText | OutputText]) -> Message:
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    return Message("system" if role == "developer" else role, text)
 
 
 # What to tell about fields that are in OpenAI's interface but not served here.

@@ -147,11 +147,8 @@ async def responses(call: Call, question: Ask) -> Reply | Flow:
     asked = Asked(call, question.model, stream)
     if question.stream:
         return Flow(_events(draft, asked), draft.failed)
-    text, last = [], None
-    async with asked:
-        async for last in asked:
-            text.append(last.text)
-    return reply(draft.whole(asked, "".join(text), last), asked.served)
+    text, last, _ = await asked.whole()
+    return reply(draft.whole(asked, text, last), asked.served)
 
 
 async def _events(draft: _Draft, asked: Asked) -> AsyncGenerator[bytes]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,10 +15,12 @@ from atoll.gateway.openai.faults import ApiError
 from atoll.gateway.openai.keys import ApiKey, Keys
 from atoll.gateway.openai.metrics import Gauges, Meter
 from atoll.gateway.openai.slots import Room, Slots
-from atoll.inference.answers import Answers, ModelInfo, Piece, Served, Stream
+from atoll.inference.answers import Answers, ModelInfo, Piece, Served, Stream, TokenLogprob
 
 JSON = "application/json"
 REMEMBERED = 256  # models
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,6 @@ class Call:
     endpoint: str
     began: float
     key: ApiKey | None = None
-    path: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def created(self) -> int:
@@ -101,6 +103,21 @@ class Call:
         self.service.meter.used(model, prompt, answer, served)
         if self.key is not None:
             self.service.keys.spend(self.key, served.cost)
+
+    async def whole(self, work: Coroutine[Any, Any, Made], count: Callable[[Made], None]) -> Made:
+        """What a model makes at once, counted by `count`.
+
+        For a key it is brought to its end when the client has gone: a server is paid for it, and only its end tells
+        how much.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            made = await (task if self.key is None else asyncio.shield(task))
+        except asyncio.CancelledError:
+            count(await task)
+            raise
+        count(made)
+        return made
 
 
 Answer = Callable[[Call, Any], Awaitable[Reply | Flow]]
@@ -127,6 +144,14 @@ def together(parts: Sequence[Served]) -> Served:
     order = ("no", "yes", "local")
     checked = min((part.checked for part in parts), key=order.index)
     return Served(parts[-1].node, sum(part.cost for part in parts), checked)
+
+
+class Whole(NamedTuple):
+    """All that a language model said: the text, the last piece (None if there was no piece), all log-probabilities."""
+
+    text: str
+    last: Piece | None
+    logprobs: list[TokenLogprob]
 
 
 class Asked:
@@ -160,8 +185,17 @@ class Asked:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stream.aclose()
-        if self._begun:
+        if self._begun or self.served.cost:  # a server may have made more than has arrived
             self._call.used(self._model, self.prompt_tokens, self.tokens, self.served)
+
+    async def whole(self) -> Whole:
+        """The answer at its end; then the model is stopped and paid."""
+        text, last, logprobs = [], None, list[TokenLogprob]()
+        async with self:
+            async for last in self:
+                text.append(last.text)
+                logprobs += last.logprobs or ()
+        return Whole("".join(text), last, logprobs)
 
     def __aiter__(self) -> Asked:
         """The pieces in order, once."""

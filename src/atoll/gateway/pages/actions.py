@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from atoll.errors import AtollError, BadInput, ChainError
 from atoll.gateway.guard import is_owner
+from atoll.node.settler import NOTHING_WAITS
 from atoll.wire.identity import format_account
 
 if TYPE_CHECKING:
@@ -65,14 +66,9 @@ class Actions:
             return _error(502 if isinstance(error, ChainError) else 409, str(error))
 
     async def _claim(self, _: Claim) -> str:
-        settler, me = self._node.settler, self._node.account
-        amount = settler.unclaimed(me)
-        if amount <= 0:
-            return "Nothing is waiting: all that was posted for this account is claimed."
-        if not await settler.final(len(settler.book.epochs) - 1):
-            raise BadInput("The newest epoch can still be challenged; try again in a moment.")
-        await settler.claim([me])
-        return f"Claimed {amount} base units for {format_account(me)}."
+        me = self._node.account
+        amount = await self._node.settler.collect(me)
+        return f"Claimed {amount} base units for {format_account(me)}." if amount else NOTHING_WAITS
 
     async def _stop(self, asked: Stop) -> str:
         node, job = self._node, bytes.fromhex(asked.job[2:])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atoll.graph.manifest import Manifest
+from atoll.inference.messages import Offering
 from atoll.node.book import Book
 from atoll.node.job import Standing, Terms
 from atoll.node.peers import Peer
@@ -76,6 +77,11 @@ class JobFacts:
         return self.on_chain.job
 
     @property
+    def name(self) -> str:
+        """What its manifest calls it, empty while that is not here."""
+        return self.manifest.name if self.manifest else ""
+
+    @property
     def finished(self) -> Sequence[Finished]:
         """The certified rounds that are known here, in order."""
         return self.followed.finished if self.followed else ()
@@ -118,6 +124,15 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Questions that this gateway asked, and answered: `record` is what `Serving.record` tells, `offers` what each
+    server offered when it was last asked."""
+
+    record: Mapping[str, Json] = field(default_factory=dict)
+    offers: Mapping[bytes, Offering] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything at one moment; `held` and `layouts` are read from the stores when a page asks for them."""
 
@@ -132,6 +147,7 @@ class Snapshot:
     posted_at: Mapping[int, float] = field(default_factory=dict)
     held: Callable[[], Sequence[Held]] = tuple
     layouts: Callable[[], Sequence[Layout]] = tuple
+    answered: Callable[[], Answered] = Answered
     disk_limit: int = 0
 
     def name(self, account: bytes) -> str:
@@ -140,6 +156,10 @@ class Snapshot:
         if account == self.place.account and self.place.name:
             return self.place.name
         return about.name if about else ""
+
+    def named(self, account: bytes) -> dict[str, Json]:
+        """An account as the twins write it."""
+        return {"account": hexed(account), "name": self.name(account)}
 
 
 @dataclass(frozen=True)

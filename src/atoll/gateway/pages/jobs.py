@@ -5,13 +5,14 @@ What a function returns is the page's JSON twin, and all that its template knows
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atoll.gateway.figures import PHASE_WORDS
 from atoll.gateway.pages.facts import Followed, JobFacts, Missing, RoundNow, Snapshot, counted, hexed, unhexed
 from atoll.ledger.receipts import Kind
-from atoll.node.job import Standing, begin
+from atoll.node.job import Standing, begin, context_of
 from atoll.training.committee import (
     AUDIT,
     REPLICA,
@@ -19,13 +20,13 @@ from atoll.training.committee import (
     VALIDATION,
     CertifyPayload,
     Place,
+    Row,
     next_beacon,
     quorum,
     verdict_root,
 )
-from atoll.training.context import WORKER, unit_segments
 from atoll.training.events import Finished
-from atoll.training.unit import UnitSpec, assign_units
+from atoll.training.unit import UnitSpec
 from atoll.wire.reasons import Reason
 
 Json = Any
@@ -49,7 +50,7 @@ def brief(facts: Snapshot, job: JobFacts) -> Json:
     accuracy = [found["accuracy"] for _, found in scores if "accuracy" in found]
     return {
         "job": hexed(job.id),
-        "name": job.manifest.name if job.manifest else "",
+        "name": job.name,
         "state": _state(job),
         "phase": _phase(job),
         "round": job.followed.standing.round if job.followed else on_chain.certified,
@@ -103,8 +104,8 @@ def job_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
         "own": job.on_chain.developer == facts.place.account,
         "started": job.followed.started if job.followed else None,
         "now": _now(facts, job),
-        "committee": [_named(facts, account) for account in _committee(job)],
-        "roster": [_named(facts, account) for account in (job.followed.standing.roster if job.followed else ())],
+        "committee": [facts.named(account) for account in _committee(job)],
+        "roster": [facts.named(account) for account in (job.followed.standing.roster if job.followed else ())],
         "model": hexed(job.followed.model) if job.followed and job.followed.model else "",
         "curve": _curve(job),
         "history": rounds,
@@ -121,10 +122,6 @@ def find_job(facts: Snapshot, text: str) -> JobFacts:
 
 def _committee(job: JobFacts) -> Sequence[bytes]:
     return job.followed.standing.committee if job.followed else job.on_chain.committee
-
-
-def _named(facts: Snapshot, account: bytes) -> Json:
-    return {"account": hexed(account), "name": facts.name(account)}
 
 
 def _curve(job: JobFacts) -> list[Json]:
@@ -215,7 +212,7 @@ def _now(facts: Snapshot, job: JobFacts) -> Json:
         "round": now.number,
         "phase": now.phase,
         "words": PHASE_WORDS.get(now.phase, "waiting"),
-        "leader": _named(facts, now.leader),
+        "leader": facts.named(now.leader),
         "units": len(now.units),
         "committed": len(now.committed),
         "revealed": len(now.revealed),
@@ -238,7 +235,7 @@ def _step(phase: str, present: str) -> str:
 def round_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
     """`/jobs/{job}/rounds/{round}`: who did what, the verdicts with their reasons, and every hash."""
     job, number = find_job(facts, path["job"]), counted(path["round"], "round")
-    head = {"job": hexed(job.id), "name": job.manifest.name if job.manifest else "", "round": number}
+    head = {"job": hexed(job.id), "name": job.name, "round": number}
     now = job.followed.now if job.followed else None
     if number < len(job.finished) and job.followed is not None:
         return {**head, "state": "certified", **_certified(facts, job, job.followed, number)}
@@ -250,24 +247,22 @@ def round_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
 def _certified(facts: Snapshot, job: JobFacts, followed: Followed, number: int) -> Json:
     one = job.finished[number]
     certificate, before = one.certificate, standing_before(followed, number)
-    terms = followed.terms
-    place = Place(terms.domain, terms.jobs_contract, terms.job, number, before.committee)
-    units = {unit.id: unit for unit in _units(followed, before)}
+    context = context_of(followed.terms, before, followed.enlisted, rates={})
     return {
         "last_round": len(job.finished) - 1 + (followed.now is not None),
         "score": dict(job.scores.get(number, {})),
         "on_chain": number < job.on_chain.certified,
-        "units": _work(facts, job, one, units),
+        "units": _work(facts, job, one, {unit.id: unit for unit in context.units}),
         "committee": [
             {
-                **_named(facts, account),
+                **facts.named(account),
                 "paid": any(r.kind == VALIDATION and r.account == account for r in certificate.verdicts),
             }
             for account in before.committee
         ],
         "signatures": [hexed(signature) for signature in one.signatures],
         "needed": quorum(len(before.committee)),
-        "hashes": _hashes(before, certificate, place),
+        "hashes": _hashes(before, certificate, context.place),
         "next_roster": len(certificate.roster),
         "progress": None,
     }
@@ -282,23 +277,18 @@ def standing_before(followed: Followed, number: int) -> Standing:
     return Standing(number, last.model, next_beacon(place, last), last.roster, last.committee, {})
 
 
-def _units(followed: Followed, before: Standing) -> list[UnitSpec]:
-    terms = followed.terms
-    workers = [a for a in before.roster if a in followed.enlisted and followed.enlisted[a].roles & WORKER]
-    shards = max(1, len(terms.roster))
-    segments = [unit_segments(followed.enlisted[account].roles, terms.segments) for account in workers]
-    return assign_units(terms.domain, terms.job, before.round, before.beacon, workers, shards, segments)
-
-
 def _work(facts: Snapshot, job: JobFacts, one: Finished, units: Mapping[bytes, UnitSpec]) -> list[Json]:
     """Each unit with its verdict, and with what its auditor and the replicas said."""
     receipts = facts.book.receipts(job.id, one.round)
     paid = {(receipt.kind, receipt.unit, receipt.account): receipt.amount for receipt in receipts}
     rows = sorted(one.certificate.verdicts, key=lambda row: (row.kind != UNIT, row.unit, row.account))
+    checks: defaultdict[tuple[int, bytes], list[Row]] = defaultdict(list)
+    for row in rows:
+        checks[row.kind, row.unit].append(row)
 
-    def line(row: Any) -> Json:
+    def line(row: Row) -> Json:
         amount = paid.get((Kind(row.kind), row.unit, row.account), 0)
-        return {**_named(facts, row.account), "reason": row.reason, "amount": str(amount)}
+        return {**facts.named(row.account), "reason": row.reason, "amount": str(amount)}
 
     found = {
         row.unit: {
@@ -306,8 +296,8 @@ def _work(facts: Snapshot, job: JobFacts, one: Finished, units: Mapping[bytes, U
             "index": units[row.unit].index if row.unit in units else None,
             "shard": units[row.unit].shard if row.unit in units else None,
             "worker": line(row),
-            "audits": [line(r) for r in rows if r.kind == AUDIT and r.unit == row.unit],
-            "replicas": [line(r) for r in rows if r.kind == REPLICA and r.unit == row.unit],
+            "audits": [line(r) for r in checks[AUDIT, row.unit]],
+            "replicas": [line(r) for r in checks[REPLICA, row.unit]],
         }
         for row in rows
         if row.kind == UNIT
@@ -333,10 +323,10 @@ def _under_way(facts: Snapshot, job: JobFacts, now: RoundNow) -> Json:
             "unit": hexed(unit.id),
             "index": unit.index,
             "shard": unit.shard,
-            "worker": {**_named(facts, unit.account), "reason": None, "amount": "0"},
+            "worker": {**facts.named(unit.account), "reason": None, "amount": "0"},
             "state": "revealed" if unit.id in now.revealed else "committed" if unit.id in now.committed else "training",
-            "audits": [_named(facts, now.audits[unit.id])] if unit.id in now.audits else [],
-            "replicas": [_named(facts, account) for account in now.disputes.get(unit.id, ())],
+            "audits": [facts.named(now.audits[unit.id])] if unit.id in now.audits else [],
+            "replicas": [facts.named(account) for account in now.disputes.get(unit.id, ())],
         }
         for unit in now.units
     ]
@@ -345,7 +335,7 @@ def _under_way(facts: Snapshot, job: JobFacts, now: RoundNow) -> Json:
         "score": {},
         "on_chain": False,
         "units": units,
-        "committee": [{**_named(facts, account), "paid": False} for account in now.committee],
+        "committee": [{**facts.named(account), "paid": False} for account in now.committee],
         "signatures": [],
         "needed": quorum(len(now.committee)),
         "hashes": [

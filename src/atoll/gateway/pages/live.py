@@ -13,11 +13,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from atoll.gateway.guard import address_of
 from atoll.gateway.pages.facts import JobFacts, Snapshot
+from atoll.gateway.pages.network import SILENT_SECONDS
 
 Json = Any
 LOOK_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
+STEADY_SECONDS = 10
 MAX_LISTENERS = 256
 MAX_PER_ADDRESS = 12
 WAITING_NEWS = 32
@@ -33,15 +36,20 @@ class Marks:
 
 
 def marks_of(facts: Snapshot) -> Marks:
-    """The marks of this moment. What changes all the time (uptime, traffic) counts in coarse steps."""
-    ages = {account: facts.now - at < 20 for account, at in facts.heard.items()}
-    told = [(a, about.name, about.paused, about.uptime // 10, ages.get(a)) for a, about in facts.about.items()]
+    """The marks of this moment. What changes all the time (uptime, traffic) is news once in STEADY_SECONDS."""
+    ages = {account: facts.now - at < SILENT_SECONDS for account, at in facts.heard.items()}
+    told = [(a, about.name, about.paused, ages.get(a)) for a, about in facts.about.items()]
     jobs = {f"job/0x{job.id.hex()}": _job_mark(job) for job in facts.jobs.values()}
     models = tuple(job.followed.model for job in facts.jobs.values() if job.followed)
     settled = (len(facts.view.epochs), len(facts.book.epochs), sum(facts.view.claimed.values()))
     return Marks(
         {
-            "network": (len(facts.view.nodes), tuple(sorted(told)), frozenset(facts.view.inactive)),
+            "network": (
+                len(facts.view.nodes),
+                tuple(sorted(told)),
+                frozenset(facts.view.inactive),
+                facts.now // STEADY_SECONDS,
+            ),
             "jobs": tuple((name, mark[:4]) for name, mark in jobs.items()),
             "settlement": settled,
             "models": models,
@@ -86,7 +94,7 @@ class Feed:
 
     async def answer(self, request: Request) -> Response:
         """`GET /events`."""
-        address = request.client.host if request.client else ""
+        address = address_of(request.client.host if request.client else None)
         counts = Counter(self._listeners.values())
         if len(self._listeners) >= MAX_LISTENERS or counts[address] >= MAX_PER_ADDRESS:
             return PlainTextResponse("Too many pages listen already; this one is refreshed by hand.\n", 503)

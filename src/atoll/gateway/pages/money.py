@@ -32,8 +32,7 @@ def account_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
     lines, page, pages = _page(found.lines[::-1], path.get("page", "1"), LINES)
     claimed = facts.view.claimed.get(account, 0)
     return {
-        "account": hexed(account),
-        "name": facts.name(account),
+        **facts.named(account),
         "is_node": account in facts.view.nodes,
         "balance": str(facts.view.balances.get(account, 0)),
         "earned": str(found.earned),
@@ -70,7 +69,7 @@ def account_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
 
 def _job_name(facts: Snapshot, job: bytes) -> str:
     known = facts.jobs.get(job)
-    return known.manifest.name if known and known.manifest else ""
+    return known.name if known else ""
 
 
 def _page(items: Sequence[Item], asked: str, size: int) -> tuple[Sequence[Item], int, int]:
@@ -98,8 +97,7 @@ def settlement_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
         },
         "accounts": [
             {
-                "account": hexed(account),
-                "name": facts.name(account),
+                **facts.named(account),
                 "granted": str(granted[account]),
                 "claimed": str(facts.view.claimed.get(account, 0)),
                 "unclaimed": str(granted[account] - facts.view.claimed.get(account, 0)),
@@ -118,7 +116,7 @@ def _epoch_row(facts: Snapshot, posted: PostedEpoch) -> Json:
     epoch = posted.epoch
     return {
         "epoch": epoch.epoch,
-        "poster": {"account": hexed(epoch.poster), "name": facts.name(epoch.poster)},
+        "poster": facts.named(epoch.poster),
         "root": hexed(epoch.root),
         "receipts_root": hexed(epoch.receipts_root),
         "accounts": epoch.accounts,
@@ -131,11 +129,8 @@ def _epoch_row(facts: Snapshot, posted: PostedEpoch) -> Json:
 
 def epoch_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
     """`/settlement/{epoch}`: one post as the chain holds it, with the totals of its jobs and its biggest accounts."""
-    number = counted(path["epoch"], "epoch")
-    if number >= len(facts.view.epochs):
-        raise Missing(f"Epoch {number} is not posted: there are {len(facts.view.epochs)} so far.")
-    posted = facts.view.epochs[number]
-    book = facts.book.epochs
+    posted = _posted(facts, path["epoch"])
+    number, book = posted.epoch.epoch, facts.book.epochs
     paid: dict[bytes, int] = {}
     for receipt in book[number].receipts if number < len(book) else ():
         paid[receipt.account] = paid.get(receipt.account, 0) + receipt.amount
@@ -151,7 +146,7 @@ def epoch_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
             }
             for total in posted.totals
         ],
-        "paid": [{"account": hexed(a), "name": facts.name(a), "amount": str(paid[a])} for a in top],
+        "paid": [{**facts.named(a), "amount": str(paid[a])} for a in top],
         "chain": {
             "chain_id": facts.place.chain_id,
             "settlement": hexed(facts.place.settlement),
@@ -162,7 +157,12 @@ def epoch_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
 
 def epoch_blob(facts: Snapshot, path: Mapping[str, str]) -> bytes:
     """The id of the blob that an epoch is published under; raises Missing."""
-    number = counted(path["epoch"], "epoch")
+    return unhexed(_posted(facts, path["epoch"]).epoch.uri, 32, "blob id")
+
+
+def _posted(facts: Snapshot, text: str) -> PostedEpoch:
+    """The epoch that an address names; raises Missing."""
+    number = counted(text, "epoch")
     if number >= len(facts.view.epochs):
         raise Missing(f"Epoch {number} is not posted: there are {len(facts.view.epochs)} so far.")
-    return unhexed(facts.view.epochs[number].epoch.uri, 32, "blob id")
+    return facts.view.epochs[number]

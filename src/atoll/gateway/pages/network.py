@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
+from atoll.gateway.guard import is_loopback
 from atoll.gateway.pages.facts import JobFacts, Missing, Snapshot, hexed, unhexed
 from atoll.gateway.pages.jobs import brief
 from atoll.gateway.pages.words import ROLE_WORDS, roles_of
@@ -113,8 +114,7 @@ def node_row(facts: Snapshot, account: bytes) -> Json:
     entry, about, peer = facts.view.nodes[account], facts.about.get(account), facts.peers.get(account)
     host = peer.addresses[0].rpartition(":")[0].strip("[]") if peer and peer.addresses else ""
     return {
-        "account": hexed(account),
-        "name": facts.name(account),
+        **facts.named(account),
         "roles": roles_of(entry.roles),
         "place": _place_of(host),
         "online": _online(facts, account),
@@ -141,12 +141,7 @@ def _online(facts: Snapshot, account: bytes) -> bool:
 
 
 def _place_of(host: str) -> str:
-    if not host:
-        return ""
-    try:
-        return "this device" if ip_address(host).is_loopback else group_of(host)
-    except ValueError:
-        return group_of(host)
+    return "this device" if is_loopback(host) else group_of(host)
 
 
 # One node
@@ -198,11 +193,11 @@ def _record(job: JobFacts, account: bytes) -> Json:
     streak = job.followed.standing.records.get(account, 0) if job.followed else 0
     return {
         "job": hexed(job.id),
-        "name": job.manifest.name if job.manifest else "",
+        "name": job.name,
         "units": len(units),
         "accepted": sum(row.reason == Reason.OK for row in units),
         "caught": sum(row.reason in GUILTY for row in units),
-        "checks": sum(row.kind not in (UNIT,) for row in rows),
+        "checks": sum(row.kind != UNIT for row in rows),
         "streak": streak,
     }
 
@@ -212,7 +207,7 @@ def _refusals(facts: Snapshot, account: bytes) -> list[Json]:
     found = [
         {
             "job": hexed(job.id),
-            "job_name": job.manifest.name if job.manifest else "",
+            "job_name": job.name,
             "round": one.round,
             "kind": Kind(row.kind).label,
             "unit": hexed(row.unit),

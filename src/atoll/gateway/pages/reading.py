@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atoll import __version__
 from atoll.errors import AtollError
-from atoll.gateway.pages.facts import Followed, Held, JobFacts, Missing, ModelFacts, Place, RoundNow, Snapshot
+from atoll.gateway.pages.facts import Answered, Followed, Held, JobFacts, Missing, ModelFacts, Place, RoundNow, Snapshot
+from atoll.graph.archive import ModelFile
 from atoll.node.runner import Runner
 from atoll.training.data.card import Card
 from atoll.training.round import Round
@@ -43,6 +45,7 @@ class Reader:
                 Held(blob, node.blobs.size(blob), node.blobs.pinned(blob)) for blob in list(node.blobs.ids())
             ],
             layouts=lambda: [layout for blob in node.pieces.blobs() for layout in node.pieces.get_layouts(blob)],
+            answered=lambda: Answered(node.serving.record(), dict(node.answers.offerings)),
             disk_limit=node.blobs.limit_bytes,
         )
 
@@ -79,12 +82,20 @@ class Reader:
 
     async def model(self, blob: bytes) -> ModelFacts:
         """A trained model that this network knows, put together from its pieces if need be; raises Missing."""
-        data = await self.model_bytes(blob)
-        found = await self._node.server.model(blob)
-        return ModelFacts(blob, len(data), found.card, found.manifest)
+        found = await self._bring(blob)
+        return ModelFacts(blob, self._node.blobs.size(blob), found.card, found.manifest)
 
-    async def model_bytes(self, blob: bytes) -> bytes:
-        """The file of a trained model of this network, checked; raises Missing.
+    async def model_file(self, blob: bytes) -> Path:
+        """The file of a trained model of this network, checked; raises Missing."""
+        await self._bring(blob)
+        try:
+            self._node.blobs.read(blob, 0, 1)  # checks the whole file when it is read for the first time
+        except AtollError as error:
+            raise _lost(blob, error) from error
+        return self._node.blobs.path(blob)
+
+    async def _bring(self, blob: bytes) -> ModelFile:
+        """Have the file of a trained model here, so that its pieces are asked for once; raises Missing.
 
         No other blob is looked for: a visitor cannot make this gateway ask all nodes for what nobody has.
         """
@@ -92,13 +103,12 @@ class Reader:
         if blob not in node.jobs.models.values():
             raise Missing(f"{blob.hex()} is no trained model that this network stores.")
         try:
-            await node.server.model(blob)
-            data = await node.server.stored_blob(blob)
+            found = await node.server.model(blob)
             if not node.blobs.has(blob):
-                node.blobs.put(data)
+                node.blobs.put(await node.server.stored_blob(blob))
         except AtollError as error:
-            raise Missing(f"The model {blob.hex()} could not be had: {error}") from error
-        return data
+            raise _lost(blob, error) from error
+        return found
 
     def published(self, blob: bytes) -> bytes:
         """The bytes of an epoch's blob, if they have arrived here; raises Missing."""
@@ -106,6 +116,10 @@ class Reader:
             return self._node.blobs.get(blob)
         except AtollError as error:
             raise Missing(f"What was published for this epoch has not arrived here yet: {error}") from error
+
+
+def _lost(blob: bytes, error: AtollError) -> Missing:
+    return Missing(f"The model {blob.hex()} could not be had: {error}")
 
 
 def _place(node: Node) -> Place:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.gateway.pages import jobs, money, network, store
+from atoll.gateway.pages import answers, jobs, money, network, store
 from atoll.gateway.pages.facts import Snapshot
 
 Json = Any
@@ -47,6 +47,8 @@ PAGES: tuple[Page, ...] = (
     Page("/models", "models.html", "Trained models that the network stores", store.models_page, ("models",), "Models"),
     Page("/models/{model}", "model.html", "One model: its card, who trained it, how to run it; try it in the browser",
          None, ("models",)),
+    Page("/answers", "answers.html", "Servers that answer questions: record, speed, price, payment; models offered",
+         answers.answers_page, ("network", "settlement"), "Answers"),
     Page("/nodes/{account}", "node.html", "One node: resources, record, earnings by kind, refusals and why",
          network.node_page, ("network", "settlement")),
     Page("/accounts/{account}", "account.html", "Statement of an account: every receipt, to be recomputed",

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from atoll import __version__
@@ -24,12 +24,16 @@ from atoll.gateway.pages.live import Feed
 from atoll.gateway.pages.openapi import document, merged
 from atoll.gateway.pages.reading import Reader
 from atoll.gateway.pages.registry import PAGES, Page
+from atoll.ledger.receipts import TOKEN
 
 if TYPE_CHECKING:
     from atoll.node.daemon import Node
 
 Json = Any
 _TEMPLATES = Path(__file__).parents[1] / "templates"
+BYTES = "application/octet-stream"
+KEPT = {"Cache-Control": "private, max-age=3600", "Content-Disposition": "attachment"}
+"""Of bytes that never change under their address."""
 
 
 def routes(node: Node, more: Sequence[Json] = ()) -> list[BaseRoute]:
@@ -49,7 +53,7 @@ class Source(Protocol):
     async def model(self, blob: bytes) -> ModelFacts:
         """A trained model; raises Missing."""
 
-    async def model_bytes(self, blob: bytes) -> bytes:
+    async def model_file(self, blob: bytes) -> Path:
         """The file of a trained model; raises Missing."""
 
     def published(self, blob: bytes) -> bytes:
@@ -124,7 +128,8 @@ class Site:
 
     async def _model_file(self, request: Request) -> Response:
         blob = unhexed(request.path_params["model"], 32, "model")
-        return _bytes(await self._reader.model_bytes(blob))
+        path = await self._reader.model_file(blob)
+        return FileResponse(path, media_type=BYTES, headers=KEPT)  # in parts: who reads slowly holds none of it here
 
     async def _epoch_blob(self, request: Request) -> Response:
         blob = money.epoch_blob(self._reader.snapshot(), request.path_params)
@@ -173,15 +178,14 @@ def make_environment() -> jinja2.Environment:
         asset=lambda path: f"/static/{path}?v={version}",
         menu=[(page.path, page.menu) for page in PAGES if page.menu],
         version=__version__,
-        token=words.TOKEN_NAME,
+        token=TOKEN,
     )
     return environment
 
 
 def _bytes(data: bytes) -> Response:
     """Bytes that never change under their address."""
-    headers = {"Cache-Control": "private, max-age=3600", "Content-Disposition": "attachment"}
-    return Response(data, media_type="application/octet-stream", headers=headers)
+    return Response(data, media_type=BYTES, headers=KEPT)
 
 
 def _wants_json(request: Request) -> bool:

@@ -14,8 +14,6 @@ from atoll.storage.layout import UNHELD
 
 Json = Any
 SHOWN_BLOBS = 80
-SHOWN_CARD = 40
-"""Fields of a model card that are shown; the twin has them all."""
 
 
 def blobs_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
@@ -41,7 +39,7 @@ def blobs_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
             "room": sum(about.disk_mb << 20 for about in facts.about.values()),
         },
         "models": [
-            {"blob": job.followed.model.hex(), "name": job.manifest.name if job.manifest else ""}
+            {"blob": job.followed.model.hex(), "name": job.name}
             for job in facts.jobs.values()
             if job.followed and job.followed.model
         ],
@@ -53,15 +51,14 @@ def blobs_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
                 "n": layout.n,
                 "pieces": len(layout.pieces),
                 "held": sum(holder != UNHELD for holder in layout.holders),
-                "holders": [{"account": hexed(a), "name": facts.name(a)} for a in layout.holders if a != UNHELD],
+                "holders": [facts.named(a) for a in layout.holders if a != UNHELD],
             }
             for layout in layouts[:SHOWN_BLOBS]
         ],
         "holders": sorted(
             (
                 {
-                    "account": hexed(account),
-                    "name": facts.name(account),
+                    **facts.named(account),
                     "blobs": about.stored_blobs,
                     "pieces": about.stored_pieces,
                     "room": about.disk_mb << 20,
@@ -138,7 +135,7 @@ def model_page(facts: Snapshot, model: ModelFacts) -> Json:
         "name": manifest.name,
         "parameters": manifest.vector_length,
         "job": hexed(job.id) if job else "",
-        "trained_by": [{"account": hexed(account), "name": facts.name(account)} for account in roster],
+        "trained_by": [facts.named(account) for account in roster],
         "scores": dict(max(job.scores.items())[1]) if job and job.scores else {},
         "data": {
             "name": job.card.name if job and job.card else "",

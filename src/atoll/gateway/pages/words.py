@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 
 from atoll.gateway import figures
-from atoll.ledger.receipts import TOKEN, amount_text
+from atoll.ledger.receipts import amount_text
+from atoll.training.context import GATEWAY, HOLDER, LIGHT, SERVER, VALIDATOR, WORKER
 from atoll.wire.reasons import Reason
 
 ROLE_NAMES: Mapping[int, str] = {
-    1: "worker", 2: "validator", 4: "holder", 8: "server", 16: "gateway", 32: "light",
+    WORKER: "worker", VALIDATOR: "validator", HOLDER: "holder", SERVER: "server", GATEWAY: "gateway", LIGHT: "light",
 }  # fmt: skip
 ROLE_WORDS: Mapping[str, str] = {
     "worker": "trains",
@@ -77,10 +78,7 @@ def reason_name(code: object) -> str:
 
 def reason_sentence(code: object) -> str:
     """A reason's sentence."""
-    known = figures.number(code)
-    if known in Reason.__members__.values():
-        return Reason(known).sentence
-    return "A newer Atoll gave this reason: update to read it."
+    return figures.reason_sentence(reason_name(code))
 
 
 FILTERS: Mapping[str, Callable[..., str]] = {
@@ -98,4 +96,3 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "sentence": reason_sentence,
 }
 """Filters of the templates by name."""
-TOKEN_NAME = TOKEN

@@ -16,10 +16,10 @@ from atoll.wire.reasons import Reason
 
 VERSION = 1
 
-Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Account = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
-Signature = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{130}$")]
-Envelope = Annotated[str, msgspec.Meta(pattern="^(?:[0-9a-f]{2})+$", max_length=32 * 1024)]
+Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Account = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
+Signature = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{130}\Z")]
+Envelope = Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{2})+\Z", max_length=32 * 1024)]
 
 
 class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):

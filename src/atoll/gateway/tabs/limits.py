@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 
 FRAME_BYTES = 64 * 1024
@@ -27,6 +26,9 @@ FETCHES_AT_ONCE, FETCHES_WAITING = 4, 64
 ROWS_AT_ONCE = 1024
 SAMPLES_BYTES = 8 << 20
 """Largest answer to a question for samples."""
+CERTIFICATES_AT_ONCE = 64
+CERTIFICATES_BYTES = 4 << 20
+"""Certificates in one answer: as many as fit, and at least one."""
 SAMPLES_KEPT = 32 << 20
 """Samples with proofs that are kept in memory for the next tab."""
 
@@ -77,15 +79,3 @@ class Loads:
     def give(self, size: int) -> None:
         """Give back what was taken."""
         self._held -= size
-
-
-def address_of(host: str | None) -> str:
-    """What counts as one address: an IPv4 address, or the /64 network of an IPv6 address, which one home has whole."""
-    try:
-        address = ipaddress.ip_address((host or "").partition("%")[0])
-    except ValueError:
-        return host or "?"
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    mapped = address.ipv4_mapped
-    return str(mapped or ipaddress.ip_network((address, 64), strict=False))

@@ -94,7 +94,7 @@ class Relay:
         for runner in self.node.jobs.runners:
             self._tell_job(tab, runner)
             self._tell_round(tab, runner, self._followed(runner))
-        self._tell_account(tab)
+        self._tell_account(tab, self.sponsor.hints())
 
     def leave(self, tab: Tab) -> None:
         """A tab is gone; what it said stays."""
@@ -106,12 +106,11 @@ class Relay:
         """Whose token this is."""
         return self._tokens.get(token)
 
-    def make_room(self, now: float) -> bool:
+    def make_room(self, now: float) -> None:
         """End the tab that was silent for longest, if one is idle: it has no duty, and a newcomer may have."""
         idle = [tab for tab in self.tabs.values() if now >= tab.heard + IDLE_SECONDS and not self._is_busy(tab)]
         if idle:
             min(idle, key=lambda tab: tab.heard).end("the gateway is full, and this tab had nothing to do")
-        return bool(idle)
 
     def _is_busy(self, tab: Tab) -> bool:
         return any(tab.account in runner.job.enlisted for runner in self.node.jobs.runners if runner.job.round)
@@ -122,14 +121,16 @@ class Relay:
         signed = unseal(self.node.domain, raw)
         if signed.account != account:
             raise Refused(Reason.BAD_SIGNATURE, "the envelope is not signed by this tab's account")
-        runner = self._runner(signed.body.job)
+        runner = self.runner_of(signed.body.job)
         duties = duties_of(runner.job, account)
         check_saying(duties, signed)
         missing = [blob for blob in named_blobs(signed.body, runner.job.standing.model) if not self._has(blob)]
         if missing:
             raise Refused(Reason.NOT_FOUND, f"blob {missing[0].hex()} is named, but was not uploaded")
-        if self._followed(runner).memory.say(signed, time.monotonic()):
+        followed = self._followed(runner)
+        if followed.memory.say(signed, time.monotonic()):
             self._pass_on(runner, signed)
+            self._write(runner.id, followed)  # before the tab is told that it was taken, and may go
 
     def _has(self, blob: bytes) -> bool:
         return self.node.blobs.has(blob)
@@ -139,7 +140,8 @@ class Relay:
         for member in state.context.place.committee if state else ():
             self.node.courier.send(member, signed.raw)
 
-    def _runner(self, job: bytes) -> Runner:
+    def runner_of(self, job: bytes) -> Runner:
+        """The runner of a job; raises Refused(NOT_FOUND)."""
         for runner in self.node.jobs.runners:
             if runner.id == job:
                 return runner
@@ -194,8 +196,9 @@ class Relay:
         """Look at all jobs once: tell tabs what is new, say again what was said, claim what is final."""
         for runner in self.node.jobs.runners:
             self._follow(runner, now)
+        hints = self.sponsor.hints() if self.tabs else ""
         for tab in self.tabs.values():
-            self._tell_account(tab)
+            self._tell_account(tab, hints)
         self.sponsor.step(now)
 
     def _followed(self, runner: Runner) -> _Followed:
@@ -287,14 +290,14 @@ class Relay:
             parts.append(bytes.fromhex(manifest.params))
         return sum(blobs.size(part) for part in parts if blobs.has(part))
 
-    def _tell_account(self, tab: Tab) -> None:
-        standing = self.sponsor.standing(tab.account, tab.nonce)
+    def _tell_account(self, tab: Tab, hints: str) -> None:
+        standing = self.sponsor.standing(tab.account, tab.nonce, hints)
         tab.outbox.state("account", telling.account(standing, tab.token))
 
     def _tell_verdicts(self, runner: Runner, followed: _Followed) -> None:
         finished: Sequence[object] = self.node.jobs.finished[runner.id]
         while followed.told < len(finished):
-            receipts = self.node.settler.book.receipts_of(runner.id, followed.told)
+            receipts = self.node.settler.book.receipts(runner.id, followed.told)
             followed.told += 1
             for tab in self.tabs.values():
                 for frame in telling.verdicts(receipts, tab.account):

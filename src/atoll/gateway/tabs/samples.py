@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from math import ceil, log2
 from typing import TYPE_CHECKING
 
 from atoll.errors import AtollError, Refused, Unreachable
@@ -15,7 +14,7 @@ from atoll.graph.manifest import Manifest
 from atoll.training.data.samples import Form
 from atoll.transfer.messages import ALPN, GetSamples, ProvenSample
 from atoll.wire.hashing import HASH_BYTES
-from atoll.wire.merkle import verify
+from atoll.wire.merkle import depth, verify
 from atoll.wire.reasons import Reason
 from atoll.wire.rpc import decode_body, decode_response, encode_body
 
@@ -102,5 +101,4 @@ class Samples:
 
 def _size_of(manifest: Manifest) -> int:
     """Bytes of one sample with its proof."""
-    depth = ceil(log2(max(2, manifest.data.count)))
-    return Form.of(manifest).sample_bytes + depth * (HASH_BYTES + 2) + 8
+    return Form.of(manifest).sample_bytes + depth(manifest.data.count) * (HASH_BYTES + 2) + 8

@@ -11,7 +11,7 @@ import time
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from atoll.errors import AtollError, Refused
-from atoll.gateway.guard import Buckets, Limits, is_same_origin
+from atoll.gateway.guard import Buckets, Limits, address_of
 from atoll.gateway.tabs import frames, telling
 from atoll.gateway.tabs.frames import Bye, Claim, Enlist, Hello, Pause, Register, Say
 from atoll.gateway.tabs.limits import (
@@ -20,7 +20,6 @@ from atoll.gateway.tabs.limits import (
     HELLO_SECONDS,
     REFUSALS_AT_ONCE,
     SOCKETS_PER_ADDRESS,
-    address_of,
 )
 from atoll.gateway.tabs.outbox import Outbox
 from atoll.gateway.tabs.relay import Relay, Tab
@@ -45,9 +44,6 @@ class Door:
 
     async def serve(self, websocket: WebSocket) -> None:
         """The whole life of one socket."""
-        if not is_same_origin(websocket.headers):
-            await websocket.close(REFUSED)
-            return
         places, address = self._relay.places, address_of(websocket.client.host if websocket.client else None)
         refusal = self._refusal(address)
         if refusal:
@@ -233,5 +229,4 @@ class _Conversation:
 def _refused(name: str, error: AtollError) -> str:
     if not isinstance(error, Refused):
         return frames.write("refused", id=name, reason=error.code, detail=str(error)[:500])
-    reason = getattr(error.reason, "name", str(error.reason))
-    return frames.write("refused", id=name, reason=reason, detail=error.detail[:500])
+    return frames.write("refused", id=name, reason=error.name, detail=error.detail[:500])

@@ -64,15 +64,15 @@ class Sponsor:
             return 0
         return await self._node.read(self._node.reader.registration_nonce, account)
 
-    def standing(self, account: bytes, nonce: int) -> Standing:
-        """How an account stands in this node's view of the chain."""
+    def standing(self, account: bytes, nonce: int, hints: str) -> Standing:
+        """How an account stands in this node's view of the chain; `hints` are those of now."""
         view, book = self._node.view, self._node.settler.book
         entry = view.nodes.get(account)
         return Standing(
             registered=self.is_ours(account),
             nonce=nonce,
             roles=entry.roles if entry is not None else 0,
-            hints=self.hints(),
+            hints=hints,
             earned=book.totals.accounts.get(account, 0),
             claimed=view.claimed.get(account, 0),
             balance=view.balances.get(account, 0),
@@ -158,7 +158,7 @@ class Sponsor:
         settler = self._node.settler
         totals = dict(settler.book.totals.accounts)
         try:
-            if await settler.final(len(settler.book.epochs) - 1):
+            if await settler.is_final():
                 async with self._one:
                     await settler.claim(accounts)
                 self._claimed.update({account: totals[account] for account in accounts})

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from atoll.errors import Corrupt, Refused
+from atoll.errors import Corrupt, Refused, Unreachable
 from atoll.gateway.tabs.limits import FETCHES_AT_ONCE, FETCHES_WAITING
 from atoll.wire.reasons import Reason
 
@@ -57,5 +57,10 @@ class Supply:
         return blobs.path(blob)
 
     async def _fetch(self, blob: bytes) -> bytes:
-        async with self.turn():
-            return await self._node.library.fetch(blob, self.sources())
+        try:
+            async with self.turn():
+                return await self._node.library.fetch(blob, self.sources())
+        except Refused as refusal:
+            if refusal.reason is not Reason.NOT_FOUND:
+                raise
+            raise Unreachable(f"Nobody has blob {blob.hex()[:8]} now. Ask again in a moment.") from None

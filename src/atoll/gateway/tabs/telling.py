@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log2
 
 from atoll.gateway.tabs.duties import Duties
 from atoll.gateway.tabs.frames import VERSION, write
+from atoll.gateway.tabs.limits import CERTIFICATES_AT_ONCE, CERTIFICATES_BYTES
 from atoll.graph.manifest import Manifest
 from atoll.ledger.receipts import Receipt
 from atoll.node.job import Job
@@ -16,6 +16,7 @@ from atoll.training.context import MAX_ROSTER
 from atoll.training.data.samples import Form
 from atoll.training.unit import UnitSpec
 from atoll.wire.hashing import HASH_BYTES
+from atoll.wire.merkle import depth
 from atoll.wire.messages import Phase
 from atoll.wire.reasons import Reason
 
@@ -97,6 +98,7 @@ def job(core: Job, manifest_id: bytes, manifest: Manifest, account: bytes, size:
         done=core.standing.done,
         places=max(0, room - len(core.standing.roster)),
         certificate=last,
+        first_committee=[member.hex() for member in core.terms.committee],
     )
 
 
@@ -104,8 +106,20 @@ def _unit_bytes(core: Job, manifest: Manifest) -> int:
     """Samples of one unit with their proofs."""
     shard = manifest.data.count // max(1, len(core.terms.roster))
     samples = min(shard, manifest.steps * manifest.batch)
-    depth = ceil(log2(max(2, manifest.data.count)))
-    return samples * (Form.of(manifest).sample_bytes + depth * HASH_BYTES)
+    return samples * (Form.of(manifest).sample_bytes + depth(manifest.data.count) * HASH_BYTES)
+
+
+def certificates(core: Job, first: int) -> list[bytes]:
+    """Envelopes with the CERTIFY quorums of a job from round `first` on, without gaps; none when it is not so far."""
+    found: list[bytes] = []
+    left = CERTIFICATES_BYTES
+    for quorum in core.certificates[first : first + CERTIFICATES_AT_ONCE]:
+        raw = core.sign(quorum).raw
+        left -= len(raw)
+        if found and left < 0:
+            break
+        found.append(raw)
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from atoll.errors import AtollError, Corrupt, Refused
-from atoll.gateway.guard import bearer, is_same_origin
+from atoll.gateway.guard import bearer
+from atoll.gateway.tabs import telling
 from atoll.gateway.tabs.relay import Relay, Tab
 from atoll.gateway.tabs.samples import Samples, read_rows
 from atoll.gateway.tabs.socket import Door
@@ -20,7 +21,8 @@ from atoll.gateway.tabs.supply import Supply
 from atoll.wire.reasons import Reason
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_STATUS = {
+_ROUND = re.compile(r"[0-9]{1,10}")
+_STATUS: dict[int, int] = {
     Reason.NOT_FOUND: 404,
     Reason.TOO_LARGE: 413,
     Reason.MALFORMED: 400,
@@ -41,6 +43,7 @@ def routes(relay: Relay) -> list[BaseRoute]:
         Route("/join/blob/{blob}", web.blob),
         Route("/join/blob", web.upload, methods=["PUT"]),
         Route("/join/samples/{job}", web.samples),
+        Route("/join/certificates/{job}", web.certificates),
     ]
 
 
@@ -77,10 +80,23 @@ class _Web:
         body = msgspec.msgpack.encode([msgspec.Raw(one) for one in packed])
         return Response(body, media_type="application/msgpack")
 
+    async def certificates(self, request: Request) -> Response:
+        """GET ?from=N: what the committees of a job signed from round N on, as msgpack [envelope, ...]."""
+        name, first = request.path_params["job"], request.query_params.get("from", "")
+        try:
+            if not _HASH.fullmatch(name):
+                raise Refused(Reason.NOT_FOUND, "a job is named by 64 hexadecimal digits")
+            if not _ROUND.fullmatch(first):
+                raise Refused(Reason.MALFORMED, "from is the number of a round")
+            found = telling.certificates(self._relay.runner_of(bytes.fromhex(name)).job, int(first))
+        except AtollError as error:
+            return _failed(error)
+        return Response(msgspec.msgpack.encode(found), media_type="application/msgpack")
+
     async def upload(self, request: Request) -> Response:
         """PUT: a state or an update of the unit that the tab works on; answers with its id."""
         tab = self._relay.tab_of(bearer(request.headers))
-        if tab is None or not is_same_origin(request.headers):
+        if tab is None:
             return _failed(Refused(Reason.BAD_SIGNATURE, "an upload needs the token of an open tab of this gateway"))
         loads = self._relay.loads
         try:
@@ -119,9 +135,7 @@ def _size_of(request: Request) -> int:
 
 def _failed(error: AtollError) -> Response:
     if isinstance(error, Refused):
-        reason = getattr(error.reason, "name", str(error.reason))
-        status = _STATUS.get(error.reason, 400) if isinstance(error.reason, Reason) else 400
-        detail = error.detail
+        reason, status, detail = error.name, _STATUS.get(error.reason, 400), error.detail
     else:
         reason, status, detail = error.code, 500 if isinstance(error, Corrupt) else 503, str(error)
     headers = {"Retry-After": "1"} if status in (429, 503) else None

@@ -81,7 +81,7 @@ class Shop:
 
 
 class Answering:
-    """The server's side of `/atoll/inference/1`, all but Predict."""
+    """The server's side of `/atoll/inference/1`."""
 
     def __init__(self, shop: Shop, payments: Payments, clock: Callable[[], float] = time.time) -> None:
         self._shop, self._payments, self._clock = shop, payments, clock

@@ -15,6 +15,7 @@ from atoll.inference import messages as wire
 from atoll.inference.messages import ALPN, Chunk, Done, Offering, Order, Progress, Question
 from atoll.inference.router import Candidate
 from atoll.inference.vouchers import sign_voucher
+from atoll.ledger.receipts import TOKEN, amount_text
 from atoll.node.answers import questions
 from atoll.node.answers.payments import Bank, Payments
 from atoll.wire import rpc
@@ -76,7 +77,8 @@ class Asker:
         ceiling = questions.wanted(sample).ceiling(candidate.price)
         if ceiling > self.free():
             raise Refused(
-                Reason.OVER_BUDGET, f"it may cost {ceiling} base units, {self.free()} of the deposit are free"
+                Reason.OVER_BUDGET,
+                f"it may cost {amount_text(ceiling)} {TOKEN}, {amount_text(self.free())} of the deposit are free",
             )
         nonce = os.urandom(wire.NONCE_BYTES)
         purse = self.payments.purse(server).ask(nonce, ceiling)

@@ -47,7 +47,7 @@ AnyRequest = wire.Offers | Question | wire.Next | wire.Stop | wire.Pay
 
 
 def decode_request(payload: bytes) -> AnyRequest:
-    """A request of the inference protocol (all but Predict); raises Refused TOO_LARGE, MALFORMED, UNKNOWN_MESSAGE."""
+    """A request of the inference protocol; raises Refused TOO_LARGE, MALFORMED, UNKNOWN_MESSAGE."""
     if len(payload) > wire.MAX_REQUEST_BYTES + 1024:
         raise Refused(Reason.TOO_LARGE, f"{len(payload)} bytes")
     number = rpc.leading_number(payload)
@@ -75,13 +75,28 @@ def wanted(question: Question) -> Wanted:
 def offer_of(info: ModelInfo, price: Price) -> wire.ModelOffer:
     """A model and its price as they are told to others."""
     amounts = wire.amount_bytes(price.per_input), wire.amount_bytes(price.per_1000)
-    return wire.ModelOffer(info.id, info.kind, wire.blob_of(info.blob), info.context, *amounts)
+    return wire.ModelOffer(info.id, info.kind, wire.blob_of(info.blob), info.context, *amounts, _form(info))
+
+
+def _form(info: ModelInfo) -> wire.Form | None:
+    """What a classifier takes and gives, as its card says."""
+    takes, gives = info.card.get("input"), info.card.get("output")
+    if info.kind != "classifier" or not isinstance(takes, dict) or not isinstance(gives, dict):
+        return None
+    try:
+        row = [takes.get("dtype"), takes.get("shape"), gives.get("meaning")]
+        return msgspec.convert(row, wire.Form)
+    except msgspec.ValidationError:
+        return None
 
 
 def info_of(offer: wire.ModelOffer) -> ModelInfo:
     """What is known here of a model that others offer."""
-    blob = offer.blob.hex() if any(offer.blob) else ""
-    return ModelInfo(offer.id, offer.kind, blob, 0, "", {}, offer.context)
+    blob, form = offer.blob.hex() if any(offer.blob) else "", offer.form
+    card: dict[str, Any] = {}
+    if form is not None:
+        card = {"input": {"shape": list(form.shape), "dtype": form.dtype}, "output": {"meaning": form.meaning}}
+    return ModelInfo(offer.id, offer.kind, blob, 0, "", card, offer.context)
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------

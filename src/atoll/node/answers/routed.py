@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -89,6 +89,11 @@ class RoutedAnswers:
             for offer in offering.models:
                 known.setdefault(offer.id, questions.info_of(offer))
         return list(known.values())
+
+    @property
+    def offerings(self) -> Mapping[bytes, wire.Offering]:
+        """What each server offered when it was last asked."""
+        return self._offers.by_server
 
     async def refresh(self) -> None:
         """Ask all servers what they offer."""
@@ -345,6 +350,7 @@ class RoutedAnswers:
                 "paid": str(self._payments.purse(server).due),
                 "doubts_now": self._payments.case(server).doubts,
                 "refused": bool(record.lied),
+                "evidence": int(bool(record.lied) and self._payments.evidence(server) is not None),
             }
             for server, record in sorted(self._payments.records.items())
         ]
@@ -438,7 +444,7 @@ class RemoteStream:
                 self._routed.failed(exchange, error)
                 failures.append(error)
                 if told:
-                    self._ended = True
+                    self._ended = isinstance(error, Refused)  # one that is gone may still ask to be paid
                     raise
                 continue
             self._ended = True

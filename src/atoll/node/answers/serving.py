@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atoll.inference import catalog
-from atoll.inference.answers import ModelInfo
+from atoll.inference.answers import MEMORY_OF_FILE, ModelInfo
 from atoll.inference.local.child import ChildLimits
 from atoll.inference.local.device import DeviceLimits, LocalAnswers
 from atoll.inference.local.shelf import FOLDER, Shelf
-from atoll.inference.messages import Predict
 from atoll.inference.vouchers import FULL_ANSWER, Price
 from atoll.ledger.receipts import amount_from_text
 from atoll.node.answers.answering import Answering, Shop
 from atoll.node.answers.asking import Asker, Payer
+from atoll.node.answers.counter import Counter
 from atoll.node.answers.payments import Bank, Payments
 from atoll.node.answers.routed import Market, RoutedAnswers
-from atoll.training.context import SERVER
+from atoll.training.context import GATEWAY, SERVER
 from atoll.wire import rpc
 from atoll.wire.reasons import Reason
 
@@ -29,8 +29,8 @@ MEGABYTE = 1 << 20
 REDEEM_ANSWERS = 100
 """Full answers that are worth a transaction."""
 STEP_SECONDS = 5.0
-MEMORY_OF_FILE = 1.5
-"""Memory that a model takes, in sizes of its file."""
+LOOK_SECONDS = 30.0
+"""How often a gateway asks what servers offer."""
 
 
 class Serving:
@@ -51,36 +51,37 @@ class Serving:
         self.asker = Asker(Payer(node.keys.account, node.domain, node.network.ask, bank), self.payments)
         market = Market(self.local, self._servers, _known, self._fits)
         self.answers = RoutedAnswers(market, self.asker)
-        self._stepped = 0.0
+        self.counter = Counter(node, self)
+        self._stepped = self._looked = 0.0
 
     async def handle(self, peer: bytes, payload: bytes) -> bytes:
         """The response to a request of `/atoll/inference/1`."""
-        node = self._node
-        if node.paused:
+        if self._node.paused:
             return rpc.encode_refusal(Reason.PAUSED)
-        if rpc.leading_number(payload) != rpc.number_of(Predict):
-            return await self.answering.handle(peer, payload)
-        if self.price != Price() and peer:
-            return rpc.encode_refusal(Reason.VOUCHER_MISSING, "ask with Classify, which is paid")
-        return await node.server.predict(payload)
+        return await self.answering.handle(peer, payload)
 
     async def step(self) -> None:
         """Stop what nobody collects, redeem the vouchers that are worth it; called again and again."""
         self.answering.sweep()
+        self.counter.sweep()
         if time.monotonic() > self._stepped + STEP_SECONDS:
             self._stepped = time.monotonic()
             await self.answering.redeem()
+        if self._node.roles & GATEWAY and time.monotonic() > self._looked + LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._node.spawn(self.answers.refresh())
 
     async def deposit(self, amount: int) -> None:
         """Lock tokens, out of which this node's answers are paid; raises ChainError."""
         await self._node.send(self._node.chain.deposit, amount)
 
     def record(self) -> dict[str, Any]:
-        """For the dashboard: the servers that were asked, the payers that asked, and what of the deposit is free."""
-        return {"servers": self.answers.record(), "payers": self.answering.owed(), "free": str(self.asker.free())}
+        """For the dashboard: the servers that were asked, the payers that asked, and the sums (`Counter.sums`)."""
+        return {"servers": self.answers.record(), "payers": self.answering.owed(), "sums": self.counter.sums()}
 
     async def close(self) -> None:
         """End all work and all processes."""
+        await self.counter.close()
         await self.answering.close()
         await self.asker.close()
         await self.local.close()

@@ -2,17 +2,13 @@
 
 import { blobId, hex } from "./hashing.js";
 import { readManifest } from "./manifest.js";
-import { Refused } from "./refused.js";
+import { Refused, need } from "./refused.js";
 
 const ENTRY = 0x02014b50; // an entry of a zip file's directory
 const END = 0x06054b50;
 const END_BYTES = 22;
 const MAX_HEADER = 1 << 19; // of a safetensors file
 const JOB_PARTS = ["manifest.json", "step.onnx", "eval.onnx", "predict.onnx", "params.safetensors"];
-
-function need(condition, reason, detail) {
-  if (!condition) throw new Refused(reason, detail);
-}
 
 /**
  * Parts of a job or model file by name; its entries are stored, not compressed. Throws Refused(BAD_ARCHIVE).

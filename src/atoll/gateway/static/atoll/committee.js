@@ -73,7 +73,7 @@ export function lockRoot(commits) {
 }
 
 /** The fields of the EIP-712 certificate; `attempt` is the view in which it was signed. */
-export function certificateFields(place, payload, attempt) {
+function certificateFields(place, payload, attempt) {
   return {
     job: place.job,
     round: place.round,
@@ -88,7 +88,7 @@ export function certificateFields(place, payload, attempt) {
 }
 
 /** What a member signs in a phase and view: 32 bytes. @param {Uint8Array} payload */
-export function statementDigest(place, phase, view, payload) {
+function statementDigest(place, phase, view, payload) {
   if (phase !== PHASES.CERTIFY) {
     const where = [encodeDomain(place.domain), place.job, u32(place.round)];
     return tagged(TAGS.STATEMENT, ...where, Uint8Array.of(phase), u32(view), keccak(payload));

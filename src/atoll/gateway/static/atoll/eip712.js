@@ -55,7 +55,7 @@ export function committeeHash(accounts) {
  * @param {Verifier} verifier
  * @returns {Uint8Array} the EIP-712 domain separator
  */
-export function separator(verifier) {
+function separator(verifier) {
   const place = encodeValues(["uint256", "address"], [verifier.chainId, verifier.address]);
   return keccak(keccak(utf8(DOMAIN_TYPE)), NAME, VERSION, place);
 }

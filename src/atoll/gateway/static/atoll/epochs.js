@@ -38,7 +38,7 @@ const isBytes = (value, least, most) => value instanceof Uint8Array && value.len
 const isBelow = (value, limit) => Number.isInteger(value) && value >= 0 && value < limit;
 
 /** An amount as it travels: big-endian without leading zeros. @param {bigint} amount */
-export function amountBytes(amount) {
+function amountBytes(amount) {
   const digits = amount.toString(16);
   return amount ? unhex(digits.length % 2 ? `0${digits}` : digits) : new Uint8Array(0);
 }
@@ -133,7 +133,7 @@ export function receiptsTree(receipts, verifier) {
 }
 
 /** Leaf of an account: abi.encode(account, cumulative). @param {Uint8Array} account @param {bigint} cumulative */
-export function accountLeaf(account, cumulative) {
+function accountLeaf(account, cumulative) {
   return encodeValues(["address", "uint256"], [account, cumulative]);
 }
 
@@ -143,7 +143,7 @@ export function accountTree(accounts) {
 }
 
 /** keccak256(abi.encode(JobTotal[])). */
-export function totalsHash(jobs) {
+function totalsHash(jobs) {
   const totals = jobs.map(({ job, total, settled }) => [job, total, settled]);
   return keccak(encodeArray(["bytes32", "uint256", "bool"], totals));
 }

@@ -46,13 +46,6 @@ function putVector(out, tensors, values) {
   }
 }
 
-/** MODEL BYTES of the certified tensors; throws Refused(DIVERGED) when a value is not finite. */
-export function encodeModel(job, values) {
-  const out = new Int32Array(job.modelBytes / 4);
-  putVector(out, job.vectorTensors, values);
-  return new Uint8Array(out.buffer);
-}
-
 /** STATE BYTES: MODEL BYTES, then the reset tensors as float32; throws Refused(DIVERGED). */
 export function encodeState(job, values) {
   const out = new Uint8Array(job.stateBytes);

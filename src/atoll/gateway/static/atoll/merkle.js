@@ -7,7 +7,7 @@ const NODE = Uint8Array.of(1);
 const ROOT = Uint8Array.of(2);
 
 /** Hash of a leaf's content. @param {Uint8Array} content */
-export function leafHash(content) {
+function leafHash(content) {
   return keccak(LEAF, content);
 }
 

@@ -63,7 +63,7 @@ const BY_NAME = new Map([...MESSAGES.values()].map((message) => [message.name, m
 const LARGEST = Math.max(...[...MESSAGES.values()].map((message) => message.limit));
 
 /** What the sender of a message signs. */
-export function messageDigest(domain, number, body) {
+function messageDigest(domain, number, body) {
   return tagged(TAGS.MESSAGE, encodeDomain(domain), Uint8Array.of(number), body);
 }
 

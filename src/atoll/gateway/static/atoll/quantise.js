@@ -14,7 +14,7 @@ const LARGEST_CHANGE = 4294967295;
 const LIMITS = Float64Array.from({ length: HIGHEST_EXPONENT + 1 }, (_, exponent) => 255 * 2 ** exponent);
 
 /** Length of UPDATE BYTES for a vector of `length` elements. @param {number} length */
-export function updateLength(length) {
+function updateLength(length) {
   return Math.ceil(length / BLOCK) + length;
 }
 

@@ -14,8 +14,8 @@ import { batchOf } from "./samples.js";
 import { batches, seedOf, shardsOf, unitId } from "./units.js";
 
 /** What a replay found: 0 when all segments agree, 255 when a state was not opened or is none. */
-export const ALL_AGREE = 0;
-export const NOT_OPENED = 255;
+const ALL_AGREE = 0;
+const NOT_OPENED = 255;
 
 /** The work of one job: open it once, then run units of it. */
 export class Bench {

@@ -1,7 +1,8 @@
 // Bytes between the tab and its gateway over HTTP: counted, and checked by their names.
 
 import { blobId, hex } from "../atoll/hashing.js";
-import { Refused } from "../atoll/refused.js";
+import { decode } from "../atoll/msgpack.js";
+import { Refused, need } from "../atoll/refused.js";
 
 const TRIES = 4;
 const PAUSE = 700;
@@ -44,6 +45,20 @@ export class Courier {
     }
   }
 
+  /**
+   * Envelopes with the certificates of a job from a round on, as hex: as many as the gateway gives at once, none when
+   * there is none yet. Whoever uses them checks the signatures. Throws Refused(MALFORMED).
+   * @param {string} job
+   * @param {number} from
+   * @returns {Promise<string[]>}
+   */
+  async certificates(job, from) {
+    const found = decode(await this.#get(`/join/certificates/${job}?from=${from}`, "no-store"));
+    const fits = Array.isArray(found) && found.every((each) => each instanceof Uint8Array);
+    need(fits, "MALFORMED", "certificates were expected as a list of bytes");
+    return found.map(hex);
+  }
+
   /** Upload a blob; throws Refused(WRONG_HASH) when the gateway names it otherwise. @param {Uint8Array} data */
   async put(data) {
     const answer = await this.#tried(() => {
@@ -62,7 +77,7 @@ export class Courier {
     return data;
   }
 
-  /** The answer to a request, tried again when the gateway is busy or away for a moment. */
+  /** The answer to a request, tried again when the gateway is busy or away; what it does not know, it will not know. */
   async #tried(request) {
     for (let left = TRIES - 1; ; left--) {
       let status = 0;
@@ -73,7 +88,7 @@ export class Courier {
       } catch (error) {
         if (!left) throw error;
       }
-      const passing = status === 0 || status === 429 || status >= 500 || status === 404;
+      const passing = status === 0 || status === 429 || status >= 500;
       if (!left || !passing) throw new Error(`the gateway answered ${status || "nothing"}`);
       await sleep(PAUSE * (TRIES - left));
     }

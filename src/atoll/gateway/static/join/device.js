@@ -2,13 +2,12 @@
 
 const SPEED = "atoll.speed";
 
-/** The measured speed of this device, from an earlier visit or measured now in one second. @param {Storage} storage */
-export async function speedOf(storage) {
-  const known = Number(storage.getItem(SPEED));
-  return known > 0 ? known : measureSpeed(storage);
+/** The speed that an earlier visit has measured; 0 for none. @param {Storage} storage @returns {number} */
+export function knownSpeed(storage) {
+  return Math.max(0, Number(storage.getItem(SPEED)) || 0);
 }
 
-/** Measure the speed again: millions of operations a second. @param {Storage} storage @returns {Promise<number>} */
+/** Measure the speed in one second and keep it: millions of operations a second. @param {Storage} storage @returns {Promise<number>} */
 export function measureSpeed(storage) {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL("./benchmark.js", import.meta.url), { type: "module" });

@@ -2,7 +2,9 @@
 //
 // The gateway tells; this file believes only what the round's committee has signed. A round's phase is the number of
 // its quorums that were verified here, whatever the gateway calls it. So nothing but a salted commitment leaves the tab
-// before a quorum has locked the audits, and a commit or an opening that the gateway did not pass on is noticed.
+// before a quorum has locked the audits, and a commit or an opening that the gateway did not pass on is noticed. Who sits
+// in a committee follows from the certificate of the round before, back to the first round that this account was told
+// of, or else to the job's first: nothing is done in a round whose committee was not followed so.
 //
 // Bytes are lower-case hex strings here, so that the whole state can be stored as it is (`snapshot`).
 //
@@ -18,15 +20,18 @@
 //   {type: "lost", unit}                        the bytes of a unit are gone from this device
 //   {type: "allow", work: boolean}              whether new work may be begun (limits, pause)
 //   {type: "again"}                             a new connection: what belongs to the present phase is said again
+//   {type: "followed", from, certificates}      certificates from a round on; none if they cannot be had now
+//   {type: "ended", certificate}                the job is over: the certificate of its last round
 // Effects:
 //   {do: "train", unit, audit}                  comes back as worked or failed
 //   {do: "rerun", unit, reveal}                 comes back as replayed or failed
 //   {do: "upload", unit, blobs}                 ids of bytes; comes back as uploaded or not-uploaded
 //   {do: "say", key, raw}                       a sealed message for the committee
 //   {do: "cancel", unit}                        the result would come too late
+//   {do: "follow", from}                        certificates from a round on are wanted; comes back as followed
 //   {do: "forget", before}                      the bytes of earlier rounds are not needed any more
 //   {do: "verdict", round, kind, unit, reason}  signed by the committee
-//   {do: "notice", code, round, unit}           something a person should know; codes are those of NOTICES
+//   {do: "notice", code, round, unit}           something a person should know; codes are those of notices.js
 
 import { DISPUTED } from "../atoll/committee.js";
 import { hex, unhex } from "../atoll/hashing.js";
@@ -37,35 +42,17 @@ import { Wrong, checkShape, emptyState, isSameRound, pick, takenUnit } from "./r
 
 const { LOCK, AUDIT, OPEN, CERTIFY } = PHASES;
 const PHASES_OF = { Commit: LOCK, AuditCommit: AUDIT, Reveal: OPEN, AuditReveal: OPEN, Replay: CERTIFY };
-const GRACE = 3_000; // milliseconds: the protocol's grace and a second for the way
+const GRACE = 5_000; // milliseconds: the protocol's grace and a second for the way
+const KEPT_NOTICES = 64; // of one round
 const ZERO = "00".repeat(32);
-
-/** What a person reads about each notice. */
-export const NOTICES = {
-  "malformed": "The gateway sent something that cannot be read. It was ignored.",
-  "forged": "The gateway showed a decision that the committee did not sign. It was ignored, and nothing was revealed.",
-  "contradiction": "The gateway changed its story about this round. The new one was ignored.",
-  "wrong-unit": "The gateway named work that the draw does not give to this device. It was refused.",
-  "commit-missing":
-    "The gateway did not pass on your work: it confirmed your commit in good time, and the list that the committee " +
-    "locked does not have it.",
-  "commit-late": "Your commit came just too late for the list that the committee locked.",
-  "commit-lost":
-    "Your commit is not in the list that the committee locked, and the gateway never confirmed it: the connection " +
-    "was lost, or the gateway did not pass it on.",
-  "late": "The unit was not finished before the committee locked its list. Small units may suit this device better.",
-  "reveal-missing": "The gateway did not pass on your work: your opening is missing from what the committee has seen.",
-  "bytes-lost": "The finished work is gone from this browser's storage, so it cannot be opened.",
-  "equivocation":
-    "This account has said something else about the same unit before: does another device use the same key?",
-  "gap": "This page was away for a while. It took the present committee from the gateway's word.",
-};
+const PASSIVE = ["failed", "not-uploaded", "refused"]; // what failed is not begun again at once: it would turn in circles
 
 /** The duties of one account in one job. */
 export class Duties {
   /**
-   * @param {{chainId: number, registry: string, jobs: string, job: string, segments: number}} place the network, the
-   *   contract that checks certificates, the job and how many segments its units have
+   * @param {{chainId: number, registry: string, jobs: string, job: string, segments: number,
+   *   firstCommittee: string[]}} place the network, the contract that checks certificates, the job, how many segments
+   *   its units have, and the committee of its first round
    * @param {{account: string, key: import("../atoll/identity.js").AccountKey, salt: (unit: string) => string}} me
    * @param {object|null} kept a `snapshot` of an earlier visit
    */
@@ -73,7 +60,9 @@ export class Duties {
     this.place = { ...place, domain: { chainId: place.chainId, registry: unhex(place.registry) } };
     this.me = me;
     this.work = true;
-    this.state = kept ? JSON.parse(JSON.stringify(kept)) : emptyState();
+    this.ahead = null; // what was told of a round whose committee is not known yet
+    this.asking = false; // whether certificates were asked for
+    this.state = { ...emptyState(), ...JSON.parse(JSON.stringify(kept)) };
     for (const one of Object.values(this.state.units)) {
       Object.assign(one, { asked: false, uploading: false }); // what was under way died with the page
     }
@@ -97,6 +86,8 @@ export class Duties {
     if (event.type === "round") this.#told(event);
     else if (event.type === "allow") this.work = event.work;
     else if (event.type === "again") this.#again();
+    else if (event.type === "followed") this.#followed(event);
+    else if (event.type === "ended") this.#ended(event.certificate);
     else if (event.type === "taken") this.state.taken[event.key] = event.at ?? null;
     else if (unit && event.type === "worked") Object.assign(unit, pick(event, ["states", "update"]), { asked: false });
     else if (unit && event.type === "replayed") Object.assign(unit, { replay: pick(event, ["segment", "state"]) });
@@ -105,52 +96,99 @@ export class Duties {
     else if (unit && event.type === "not-uploaded") unit.uploading = false;
     else if (unit && event.type === "lost") this.#lost(event.unit, unit);
     else if (event.type === "refused") this.#refused(event);
-    if (!["failed", "not-uploaded", "refused"].includes(event.type)) this.#act(); // else it would turn in circles
+    if (!PASSIVE.includes(event.type)) this.#act();
     return this.out;
   }
 
   // -- what the gateway tells ----------------------------------------------------------------------------------------
   #told(told) {
-    const state = this.state;
-    try {
+    this.#checked(told.round, () => {
       checkShape(told);
-      if (told.round < state.round) return;
-      if (told.round > state.round) this.#enter(told);
-      else if (!isSameRound(state, told)) throw new Wrong("contradiction");
+      if (told.round < this.state.round) return;
+      if (told.round > this.state.round && !this.#reach(told)) return;
+      if (!isSameRound(this.state, told)) throw new Wrong("contradiction");
+      this.ahead = null;
       this.now = told.at ?? null;
       this.#takeUnit(told);
       (told.said ?? []).forEach((raw) => this.#recall(raw));
       told.quorums.forEach((raw) => this.#close(raw));
       told.audits.forEach((unit) => this.#takeAudit(unit));
       told.replays.forEach((unit) => this.#takeReplay(unit));
+    });
+  }
+
+  /** Carry out a step that ends where the gateway is not to be believed; what was taken before stays. */
+  #checked(round, step) {
+    try {
+      step();
     } catch (error) {
       if (!(error instanceof Wrong)) throw error;
-      this.#notice(error.code, error.unit, told.round);
+      this.#notice(error.code, error.unit, round);
     }
   }
 
-  /** A new round: follow its committee from the one before by the signatures under the certificate. */
-  #enter(told) {
-    const state = this.state;
-    const certificate = told.certificate === null ? null : this.#readCertificate(told);
-    const follows = state.round >= 0 && told.round === state.round + 1 && certificate !== null;
-    if (follows && !state.done) this.#certified(certificate);
-    if (state.round >= 0 && !follows) this.#notice("gap", "", told.round);
-    const start = pick(told, ["round", "committee", "roster", "model", "beacon"]);
-    this.state = { ...emptyState(), ...start, shards: state.shards };
-    this.#emit({ do: "forget", before: told.round });
+  // -- who decides ---------------------------------------------------------------------------------------------------
+  /** The round whose certificate is to be followed next, and its committee. */
+  get #line() {
+    const { round, committee } = this.state;
+    return round < 0 ? { round: 0, committee: this.place.firstCommittee } : { round, committee };
   }
 
-  /** The certificate of the round before; refused if the followed committee has not signed it or it says otherwise. */
-  #readCertificate(told) {
-    const state = this.state;
-    const known = told.round === state.round + 1;
-    const before = { ...this.place, round: told.round - 1, committee: known ? state.committee : null };
-    const found = openQuorum(before, told.certificate);
+  /** Go to the round that is told of; false if certificates have to be asked for first. */
+  #reach(told) {
+    const line = this.#line;
+    if (told.round === 0) {
+      if (JSON.stringify(told.committee) !== JSON.stringify(line.committee)) throw new Wrong("contradiction");
+      this.#enter(told);
+    } else if (told.certificate !== null && told.round === line.round + 1) {
+      const next = this.#next(told.certificate);
+      if (!isSameRound(next, told)) throw new Wrong("contradiction");
+      this.#enter(next);
+    } else {
+      if (!this.asking) this.#emit({ do: "follow", from: line.round });
+      Object.assign(this, { ahead: told, asking: true });
+      return false;
+    }
+    this.#emit({ do: "forget", before: told.round });
+    return true;
+  }
+
+  /** Follow the committees through certificates that were asked for, then go on with what was told. */
+  #followed({ from, certificates }) {
+    const told = this.ahead;
+    this.asking = false;
+    if (told === null || from !== this.#line.round) return;
+    this.#checked(told.round, () => {
+      if (!certificates.length) throw new Wrong("gap");
+      certificates.forEach((raw) => this.#enter(this.#next(raw)));
+      this.#emit({ do: "forget", before: this.state.round });
+      this.#told(told);
+    });
+  }
+
+  /** Where the round after the present one starts, as the followed committee has signed it. */
+  #next(raw) {
+    const line = this.#line;
+    const found = openQuorum({ ...this.place, ...line }, raw);
     if (found === null || found.phase !== CERTIFY) throw new Wrong("forged");
-    const { payload } = found;
-    if (!isSameRound({ ...payload, round: told.round }, told)) throw new Wrong("contradiction");
-    return payload;
+    return { ...found.payload, round: line.round + 1 };
+  }
+
+  /** A new round starts; `next` is as in `#next`, or what is told of the job's first round. */
+  #enter(next) {
+    const { round, shards, done } = this.state;
+    if (round >= 0 && !done) this.#certified(next);
+    const start = pick(next, ["round", "committee", "roster", "model", "beacon"]);
+    this.state = { ...emptyState(), ...start, shards };
+  }
+
+  /** The last round is over: no other follows whose telling would bring its certificate. */
+  #ended(raw) {
+    const { round, committee, done } = this.state;
+    const found = round < 0 || done ? null : openQuorum({ ...this.place, round, committee }, raw);
+    if (found?.phase !== CERTIFY) return;
+    this.state.done = true;
+    this.#certified(found.payload);
   }
 
   /** The next phase's quorum, if it is that and the committee has signed it. */
@@ -220,6 +258,7 @@ export class Duties {
 
   /** The end of a round: what the committee signed about this account's work. */
   #certified(payload) {
+    if (!Object.keys(this.state.units).length) return; // a round that was only followed
     for (const [kind, unit, account, reason] of payload.verdicts) {
       if (account === this.me.account) this.#emit({ do: "verdict", round: this.state.round, kind, unit, reason });
     }
@@ -296,7 +335,7 @@ export class Duties {
   // -- what is to be done --------------------------------------------------------------------------------------------
   #act() {
     const { state } = this;
-    if (state.round < 0 || state.done) return;
+    if (state.round < 0 || state.done || this.ahead !== null) return;
     const everybody = state.roster.includes(this.me.account) || state.committee.includes(this.me.account);
     if (!everybody && this.work) this.#say("Present", "Present", {});
     for (const unit of Object.values(state.units)) {
@@ -395,7 +434,7 @@ export class Duties {
   #notice(code, unit = "", round = this.state.round) {
     const key = `${code} ${round} ${unit}`;
     if (this.state.noticed.includes(key)) return;
-    this.state.noticed.push(key);
+    this.state.noticed = [...this.state.noticed, key].slice(-KEPT_NOTICES);
     this.#emit({ do: "notice", code, round, unit });
   }
 

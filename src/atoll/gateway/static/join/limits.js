@@ -64,11 +64,6 @@ export function whyNot(limits, facts) {
   return "";
 }
 
-/** How long to rest after so many busy milliseconds, to keep a share of CPU time. */
-export function restAfter(busy, cpuShare) {
-  return Math.round((busy * (100 - cpuShare)) / cpuShare);
-}
-
 /** Whether small units suit this device: the owner's choice, else by its speed. */
 export function wantsLight(limits, speed) {
   return limits.light ?? speed < LIGHT_BELOW;

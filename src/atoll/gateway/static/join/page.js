@@ -1,6 +1,6 @@
 // The page /join: what a person presses, and what happens then.
 
-import { WakeLock, measureSpeed, speedOf, watchBattery } from "./device.js";
+import { WakeLock, knownSpeed, measureSpeed, watchBattery } from "./device.js";
 import { BadKey, createKey, exportKey, importKey, loadKey, rememberNetwork } from "./keys.js";
 import { readLimits, wantsLight } from "./limits.js";
 import { Session } from "./session.js";
@@ -40,7 +40,7 @@ let limits = readLimits(storage.getItem(LIMITS));
 let identity = null;
 let store = memoryStore();
 let battery = null;
-let speed = Number(storage.getItem("atoll.speed")) || 0;
+let speed = knownSpeed(storage);
 let session = null;
 let shown = false;
 
@@ -64,14 +64,15 @@ function look() {
 }
 
 // -- starting and stopping -------------------------------------------------------------------------------------------
-async function start() {
+async function start(pressed = null) {
   byId("start").disabled = true;
   showTrouble("");
   try {
     identity ??= createKey(storage, (bytes) => crypto.getRandomValues(bytes));
     showIdentity(identity);
-    speed = await speedOf(storage);
+    speed ||= await measureSpeed(storage);
     begin();
+    if (pressed) byId("pause").focus(); // what was pressed is gone
   } catch (error) {
     showTrouble(`This browser cannot take part: ${error.message}.`);
   } finally {

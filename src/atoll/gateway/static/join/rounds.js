@@ -1,6 +1,6 @@
 // The plain parts of duties.js: the shape of what is kept for a round, and of what the gateway tells about it.
 
-/** What the gateway told is not taken; `code` is one of NOTICES. */
+/** What the gateway told is not taken; `code` names one of the sentences in notices.js. */
 export class Wrong extends Error {
   constructor(code, unit = "") {
     super(code);

@@ -5,9 +5,9 @@ import { ENLIST, REGISTRATION } from "../atoll/eip712.js";
 import { TAGS, encodeDomain, hex, keccak, tagged, unhex, utf8 } from "../atoll/hashing.js";
 import { reasonName } from "../atoll/refused.js";
 import { Courier } from "./courier.js";
-import { NOTICES } from "./duties.js";
 import { Engine } from "./engine.js";
 import { HourMeter, perHour, whyNot } from "./limits.js";
+import { NOTICES } from "./notices.js";
 import { Connection } from "./socket.js";
 import { KINDS } from "./status.js";
 import { JobWork } from "./work.js";
@@ -18,15 +18,6 @@ const VERSION = 1;
 const KEPT_UNITS = 30;
 const KEPT_NOTICES = 20;
 const ERRAND_PAUSE = 30_000; // milliseconds until a refused registration is tried again
-
-const MORE_NOTICES = {
-  "wrong-bytes": "The gateway served bytes that are not what their name says. They were not used.",
-  "engine": "The unit could not be run in this browser. It is tried again.",
-  "broken": "Something went wrong in this page. Reload it if nothing moves.",
-  "verdict-differs": "The gateway tells another verdict than the committee signed. The signed one counts.",
-  "version": "The gateway speaks another version of the protocol. Reload this page.",
-  "network": "This key was used on another network before. What it earned there is still there.",
-};
 
 /** The account's work in this tab; calls `onChange()` whenever something that is shown may have changed. */
 export class Session {
@@ -129,7 +120,8 @@ export class Session {
     return [...this.jobs.values()].map((job) => {
       const duties = this.#open.get(job.job)?.duties;
       const onRoster = duties?.state.roster.includes(this.options.identity.account) ?? false;
-      return { ...job, state: duties?.state ?? null, phase: duties?.phase ?? 0, onRoster };
+      const following = (duties?.ahead ?? null) !== null;
+      return { ...job, state: duties?.state ?? null, phase: duties?.phase ?? 0, onRoster, following };
     });
   }
 
@@ -189,8 +181,16 @@ export class Session {
 
   #job(told) {
     this.jobs.set(told.job, told);
+    if (told.done) this.#finish(told);
     this.#settleIn();
     this.options.onChange();
+  }
+
+  /** A job is over: its last certificate counts, then its memory is given back. */
+  async #finish({ job, certificate }) {
+    const work = this.#open.get(job);
+    if (certificate) await work?.feed({ type: "ended", certificate });
+    await work?.release();
   }
 
   async #round(told) {
@@ -269,7 +269,7 @@ export class Session {
     return this.#works.get(job);
   }
 
-  async #begin({ job, segments, manifest }) {
+  async #begin({ job, segments, manifest, first_committee: firstCommittee }) {
     const { identity, store } = this.options;
     const { chainId, registry, jobs } = this.#network;
     const secret = keccak(utf8("atoll/salt/1"), this.#seed(job));
@@ -282,7 +282,7 @@ export class Session {
       say: (raw) => this.socket.ask({ type: "say", raw }),
       tell: (kind, fields) => this.#tell(kind, fields),
     };
-    const work = await JobWork.open({ chainId, registry, jobs, job, segments, manifest }, me, tools);
+    const work = await JobWork.open({ chainId, registry, jobs, job, segments, manifest, firstCommittee }, me, tools);
     this.#open.set(job, work);
     await work.feed({ type: "allow", work: this.#allowed });
     if (this.#allowed) work.warm();
@@ -304,7 +304,7 @@ export class Session {
   }
 
   #notice({ code, round, unit, detail }) {
-    const text = NOTICES[code] ?? MORE_NOTICES[code] ?? code;
+    const text = NOTICES[code] ?? code;
     const where = round !== undefined && round >= 0 ? `Round ${round + 1}: ` : "";
     const last = this.notices[0];
     if (last?.code === code && last.unit === unit && last.round === round) return;

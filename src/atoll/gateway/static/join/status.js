@@ -53,6 +53,8 @@ function waiting(jobs) {
   const open = jobs.filter((job) => !job.done);
   if (!jobs.length) return "No job is open now. Waiting for one.";
   if (!open.length) return "The job is done. Waiting for a new one.";
+  const behind = open.find((job) => job.following);
+  if (behind) return followed(behind);
   const joined = open.find((job) => job.state && job.state.round >= 0);
   if (!joined) {
     const places = open.some((job) => job.enlisted || job.places > 0);
@@ -68,6 +70,10 @@ function waiting(jobs) {
   if (own.locked) return `${round}: committed. Waiting for the audits.`;
   if (joined.phase === 0) return `${round}: getting the unit ready.`;
   return `${round}: under way without this device. Waiting for the next one.`;
+}
+
+function followed({ state, rounds }) {
+  return `Checking who may decide now: round ${Math.max(0, state.round) + 1} of ${rounds}.`;
 }
 
 /** What browsers allow on this page: [name, sentence] rows. @param {Window & typeof globalThis} window */

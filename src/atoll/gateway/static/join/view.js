@@ -2,6 +2,7 @@
 
 import { formatAccount } from "../atoll/identity.js";
 import { unhex } from "../atoll/hashing.js";
+import { sentenceOf } from "../atoll/refused.js";
 import { WORK, deviceFacts, megabytes, sentence, tokens } from "./status.js";
 
 const byId = (id) => document.getElementById(id);
@@ -65,7 +66,10 @@ export function showBattery(battery) {
 /** Everything that changes while the tab works. @param {import("./session.js").Session} session */
 export function showSession(session) {
   const { account, task } = session;
-  write("status", sentence({ ...facts(session), task, account, jobs: session.standing }));
+  const state = sentence({ ...facts(session), task, account, jobs: session.standing });
+  write("status", state);
+  // It changes several times in a round; read aloud is what holds the work up, and that it goes on.
+  write("said", session.why || session.connection !== "open" ? state : "At work.");
   const percent = Math.round(100 * (task ? session.progress : 0));
   byId("progress").value = percent;
   byId("progress").textContent = `${percent} %`;
@@ -106,18 +110,19 @@ function unitRow({ round, kind, reason, sentence: said, amount, signed }) {
   const verdict = good ? "accepted" : "not paid";
   row.append(element("span", good ? "good" : "bad", `${WORK[kind]}, round ${round + 1}: ${verdict}`));
   row.append(element("span", "pay", amount === null ? "…" : tokens(amount)));
-  const words = [good ? "" : said || reason, signed ? "Signed by the committee." : "As the gateway tells it."];
+  const words = [good ? "" : sentenceOf(reason) || said || reason, signed ? "Signed by the committee." : "As the gateway tells it."];
   row.append(element("span", "said", words.filter(Boolean).join(" ")));
   return row;
 }
 
-let shownNotices = "";
+let shownNotices = [];
 
+/** New ones come first, and are the only rows that are added: a screen reader reads no notice twice. */
 function showNotices(notices) {
-  const state = JSON.stringify(notices);
-  if (state === shownNotices) return;
-  shownNotices = state;
+  const list = byId("notice-list");
+  const fresh = notices.filter((one) => !shownNotices.includes(one));
+  shownNotices = [...notices];
   byId("notices").hidden = notices.length === 0;
-  const rows = notices.map(({ text, detail }) => element("li", "", detail ? `${text} (${detail})` : text));
-  byId("notice-list").replaceChildren(...rows);
+  list.prepend(...fresh.map(({ text, detail }) => element("li", "", detail ? `${text} (${detail})` : text)));
+  while (list.children.length > notices.length) list.lastElementChild.remove();
 }

@@ -7,6 +7,7 @@ import { EngineError } from "./engine.js";
 
 const SAMPLES_KEPT = 64e6; // bytes of samples in the worker's memory
 const AGAIN = 5_000; // milliseconds until what failed is tried again
+const CERTIFICATES_AT_ONCE = 8; // that are checked before the page gets its turn
 const PATIENCE = 3; // times that a state is asked for before this account says that it was not opened
 
 /**
@@ -24,12 +25,14 @@ export class JobWork {
   #queue = Promise.resolve();
   #questions = new Map(); // unit -> number of the worker's question
   #opened = null; // promise of {job, facts}
+  #certificates = new Map(); // round -> what the gateway has shown of it, until it is checked
   #model = { id: "", bytes: null };
   #tries = new Map(); // disputed unit -> how often its states were asked for
   #closed = false;
 
   /**
-   * @param {{chainId: number, registry: string, jobs: string, job: string, segments: number, manifest: string}} place
+   * @param {{chainId: number, registry: string, jobs: string, job: string, segments: number, manifest: string,
+   *   firstCommittee: string[]}} place
    * @param {object} me as for Duties
    * @param {Tools} tools
    * @param {object | null} kept the stored state of an earlier visit
@@ -66,6 +69,16 @@ export class JobWork {
     this.#closed = true;
   }
 
+  /** The job is over: give back the memory, and drop what is stored of its units. */
+  async release() {
+    const opened = this.#opened;
+    this.#opened = null;
+    this.#model = { id: "", bytes: null };
+    await this.#forget(Infinity);
+    const found = await opened?.catch(() => null);
+    if (found) await this.tools.engine.ask("close", { job: found.job }).catch(() => {}); // the worker may be gone
+  }
+
   async #fold(event) {
     if (this.#closed) return;
     const effects = this.duties.handle(event);
@@ -85,6 +98,7 @@ export class JobWork {
       upload: () => this.#upload(effect),
       say: () => this.#say(effect),
       cancel: () => this.tools.engine.stop(this.#questions.get(effect.unit)),
+      follow: () => this.#follow(effect.from),
       forget: () => this.#forget(effect.before),
       verdict: () => this.tools.tell("verdict", { ...effect, job: this.place.job, signed: true }),
       notice: () => this.tools.tell("notice", { ...effect, job: this.place.job }),
@@ -100,8 +114,25 @@ export class JobWork {
     const blamed = (error instanceof Refused || error instanceof EngineError) && error.reason in BLAME;
     if (blamed) tell("notice", { code: BLAME[error.reason], unit: id, detail: error.detail });
     else if (error instanceof EngineError) tell("notice", { code: "engine", unit: id, detail: error.message });
+    if (effect.do === "follow") return void this.feed({ type: "followed", from: effect.from, certificates: [] });
     this.feed({ type: effect.do === "upload" ? "not-uploaded" : "failed", unit: id });
     setTimeout(() => this.feed({ type: "allow", work: this.duties.work }), AGAIN);
+  }
+
+  /** Certificates from a round on: few at a time, for each takes a while to check. */
+  async #follow(from) {
+    const known = this.#certificates;
+    if (!known.has(from)) {
+      known.clear();
+      const found = await this.tools.courier.certificates(this.place.job, from);
+      found.forEach((raw, at) => known.set(from + at, raw));
+    }
+    const certificates = [];
+    for (let round = from; known.has(round) && certificates.length < CERTIFICATES_AT_ONCE; round++) {
+      certificates.push(known.get(round));
+      known.delete(round);
+    }
+    this.feed({ type: "followed", from, certificates });
   }
 
   // -- what the worker does ------------------------------------------------------------------------------------------
@@ -130,17 +161,25 @@ export class JobWork {
     const { chainId, registry } = this.place;
     const given = { ...unit, job: unhex(unit.job), account: unhex(unit.account), beacon: unhex(unit.beacon) };
     const form = { ...given, id: unhex(unit.id), domain: { chainId, registry: unhex(registry) } };
-    const { wanted } = await engine.ask("missing", { job, unit: form });
-    await courier.samples(this.place.job, wanted, facts.sampleBytes, async (indices, packed) => {
-      const { kept } = await engine.ask("samples", { job, indices, packed });
-      this.kept = kept * facts.sampleBytes;
-    });
-    return { job, unit: form, model: await this.#fetchModel(unit.model) };
+    const model = this.#fetchModel(unit.model); // at once: the gateway shows it only as long as the round lasts
+    const samples = async () => {
+      const { wanted } = await engine.ask("missing", { job, unit: form });
+      await courier.samples(this.place.job, wanted, facts.sampleBytes, async (indices, packed) => {
+        const { kept } = await engine.ask("samples", { job, indices, packed });
+        this.kept = kept * facts.sampleBytes;
+      });
+    };
+    const [bytes] = await Promise.all([model, samples()]);
+    return { job, unit: form, model: bytes };
   }
 
-  async #fetchModel(id) {
-    if (this.#model.id !== id) this.#model = { id, bytes: await this.tools.courier.blob(id) };
-    return this.#model.bytes;
+  #fetchModel(id) {
+    if (this.#model.id !== id) this.#model = { id, bytes: this.tools.courier.blob(id) };
+    const { bytes } = this.#model;
+    bytes.catch(() => {
+      if (this.#model.bytes === bytes) this.#model = { id: "", bytes: null }; // it is asked for again
+    });
+    return bytes;
   }
 
   /** Ask the worker about a unit; the page sees what runs. */
@@ -218,6 +257,7 @@ export class JobWork {
     for (const name of await this.tools.store.keys(prefix)) {
       if (Number(name.slice(prefix.length).split("/")[0]) < before) await this.tools.store.remove(name);
     }
+    this.#tries.clear();
     if ((this.kept ?? 0) > SAMPLES_KEPT && this.#opened) {
       const { job } = await this.#opened;
       await this.tools.engine.ask("forget", { job });
