@@ -21,7 +21,8 @@ from atoll.wire.reasons import Reason
 
 Atoll = Callable[..., Any]
 COMMANDS = ("up", "deploy", "node", "gateway", "status", "stop", "pause", "resume", "claim", "statement", "explain",
-            "get", "put", "run", "deposit", "withdraw", "redeem", "train", "job make", "job show", "job check", "data add", "data list",
+            "deposit", "withdraw", "redeem",
+            "get", "put", "run", "train", "job make", "job show", "job check", "data add", "data list",
             "data show", "data check", "settings", "key export", "key import")  # fmt: skip
 
 

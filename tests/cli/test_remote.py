@@ -117,3 +117,16 @@ def test_memory(tmp_path: Path) -> None:
     assert free_memory(tmp_path / "odd") is None
     assert too_small(2_048_001, 3_072_000) and not too_small(2_048_000, 3_072_000)
     assert not too_small(1 << 50, None)
+
+
+def test_a_model_that_does_not_fit_here_can_be_asked_elsewhere(atoll: Atoll, serve: Atoll, tmp_path: Path) -> None:
+    home, blob = tmp_path / "home", "ab" * 32
+    (home / "models").mkdir(parents=True)
+    with (home / "models" / f"{blob}.gguf").open("wb") as file:
+        file.truncate(1 << 42)  # 4 TB, all of it holes
+    alone = atoll("run", blob, "hi", "--home", home)
+    assert alone.code != 0 and "free memory" in alone.err and "--remote" not in alone.err
+    node = serve(home / "node", {"status": {}})
+    ran = atoll("run", blob, "hi", "--home", home)
+    assert ran.code == alone.code and "another node answer" in ran.err and "--remote" in ran.err
+    assert [method for method, _ in node.asked] == ["status"]  # nothing is spent unasked

@@ -67,12 +67,27 @@ def test_explain_matches_the_chain(network: Network) -> None:
     assert "matches the chain" in atoll("explain", *first(network))
 
 
-def test_predict_here_and_at_a_server(network: Network) -> None:
-    question = (summary(network)["model"], str(network.home / "question.png"))
-    here, remote = ask("predict", *question, *first(network)), ask("predict", *question, "--remote", *first(network))
+def test_a_model_answers_here_and_at_a_server(network: Network) -> None:
+    found = summary(network)
+    question = (found["model"], str(network.home / "question.png"))
+    here, remote = ask("run", *question, *first(network)), ask("run", *question, "--remote", *first(network))
     assert here["answered_by"] == "this device"
-    assert remote["answered_by"] in summary(network)["accounts"].values()
-    assert here["top"] == remote["top"]
+    assert remote["answered_by"] in found["accounts"].values()
+    assert here["class"] == remote["class"] == found["answer"]["class"]
+    assert [one["score"] for one in here["top"]] == pytest.approx([one["score"] for one in remote["top"]], abs=1e-3)
+    assert (remote["cost"], remote["checked"]) == ("0", "yes")  # free, and the first answer is always checked
+    assert found["answer"]["answered_by"] in found["accounts"].values()
+
+
+def test_money_goes_into_the_deposit_and_out(network: Network) -> None:
+    assert ask("deposit", *first(network))["deposit"] == "0"
+    assert ask("deposit", "5", *first(network))["deposit"] == ask("deposit", *first(network))["free"] == str(5 * 10**18)
+    asked = ask("withdraw", "2", *first(network))
+    assert (asked["deposit"], asked["leaving"], asked["received"]) == (str(3 * 10**18), str(2 * 10**18), False)
+    assert "on their way out" in atoll("withdraw", *first(network))
+    assert "too little" in atoll("withdraw", "4", *first(network), expect=13)
+    assert "Nothing is waiting" in atoll("redeem", *first(network))
+    assert "deposit 3 ATL" in atoll("status", *first(network))
 
 
 def test_join_store_and_bring_back(network: Network, tmp_path: Path) -> None:
@@ -84,7 +99,8 @@ def test_join_store_and_bring_back(network: Network, tmp_path: Path) -> None:
     )
     try:
         network.wait_for(lambda: (network_status(home) or {}).get("validator"), 60)
-        network.wait_for(lambda: (network_status(network.home / "node-1") or {}).get("peers") == 3, 30)
+        # the two others, the gateway, and the one that has joined
+        network.wait_for(lambda: (network_status(network.home / "node-1") or {}).get("peers") == 4, 30)
         content = os.urandom(300_000)
         (tmp_path / "file").write_bytes(content)
         put = ask("put", str(tmp_path / "file"), *first(network))

@@ -14,7 +14,7 @@ from atoll.node.survey import ASKED_AT_ONCE, About, Survey
 from atoll.wire import rpc
 
 JOB, STRANGER = b"\x01" * 32, b"\x02" * 20
-ABOUT = About("n", "0.4", 1, 2, 1024, 512, 0, 0, 0, 5, 6, 7, False, {})
+ABOUT = About("n", "0.4", 1, 2, 1024, 512, 0, 0, 0, 5, 6, 7, False, {}, {})
 TRUE = {"loss": 0.5, "accuracy": 0.9}
 
 

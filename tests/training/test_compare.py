@@ -49,25 +49,34 @@ def test_sums_are_exact_for_any_int32(rows: list[tuple[int, int, int]], numerato
     assert result.within == (distance * 49**2 <= reference * numerator**2)
 
 
-def test_reset_tensors_are_compared_by_the_same_tolerance() -> None:
-    model, vector = _state([0]), [1000]
-    reference = _state(vector, [3.0, 4.0])
-    assert within(_state(vector, [3.0, 4.049]), reference, model, 1, 1, 100).within
-    assert not within(_state(vector, [3.0, 4.051]), reference, model, 1, 1, 100).within
+START = [0.0, 0.0]
+
+
+def _segment_agrees(claimed: list[float], reference: list[float]) -> bool:
+    """A segment whose vectors agree, by its reset tensors at one part in a hundred."""
+    return compare_segment(_state([9], claimed), _state([9], reference), _state([0], START), 1, 1, 100).within
+
+
+def test_reset_tensors_of_a_segment_are_compared_by_the_same_tolerance() -> None:
+    assert _segment_agrees([3.0, 4.049], [3.0, 4.0])
+    assert not _segment_agrees([3.0, 4.051], [3.0, 4.0])
+
+
+def test_reset_tensors_at_the_end_of_a_unit_are_of_no_account() -> None:
+    """They enter no update and end with the unit."""
+    assert within(_state([9], [30.0, -4.0]), _state([9], [3.0, 4.0]), _state([0]), 1, 1, 100).within
+    assert not within(_state([12], [3.0, 4.0]), _state([9], [3.0, 4.0]), _state([0]), 1, 1, 100).within
 
 
 @pytest.mark.parametrize("scale", [2.0**-140, 1e-30, 1.0, 1e30, 2.0**120])
 def test_reset_tensors_of_any_magnitude(scale: float) -> None:
-    reference = _state([9], [3 * scale, 4 * scale])
-    model = _state([0])
-    assert within(_state([9], [3 * scale, 4.04 * scale]), reference, model, 1, 1, 100).within
-    assert not within(_state([9], [3 * scale, 4.06 * scale]), reference, model, 1, 1, 100).within
+    assert _segment_agrees([3 * scale, 4.04 * scale], [3 * scale, 4 * scale])
+    assert not _segment_agrees([3 * scale, 4.06 * scale], [3 * scale, 4 * scale])
 
 
 def test_zero_reset_tensors_equal_only_zero() -> None:
-    model, reference = _state([0]), _state([9], [0.0, 0.0])
-    assert within(_state([9], [-0.0, 0.0]), reference, model, 1, 1, 100).within
-    assert not within(_state([9], [1e-40, 0.0]), reference, model, 1, 1, 100).within
+    assert _segment_agrees([-0.0, 0.0], [0.0, 0.0])
+    assert not _segment_agrees([1e-40, 0.0], [0.0, 0.0])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -152,3 +152,5 @@ def test_the_state_is_one_sentence() -> None:
     assert ask("sentence", base | {"why": "Paused by you.", "task": task}).endswith("The unit under way waits.")
     assert ask("sentence", base | {"jobs": [{"done": True}]}) == "The job is done. Waiting for a new one."
     assert "taken" in ask("sentence", base | {"jobs": [{"places": 0}]})
+    behind = {"following": True, "state": {"round": 41}, "rounds": 60}
+    assert ask("sentence", base | {"jobs": [behind]}) == "Checking who may decide now: round 42 of 60."

@@ -75,6 +75,9 @@ def picture(facts: Facts, now: float, left: float | None, width: int, height: in
     room = max(0, min(MAX_LINES, height - _OTHER_ROWS - min(len(facts.nodes), most) + 3))
     if room:
         parts += [Text("  " + line, style="dim", no_wrap=True, overflow="ellipsis") for line in facts.lines[-room:]]
+    if facts.network.get("phone"):
+        parts.append(Text(f"join with a phone: {facts.network['phone']}", style="dim"))
+        parts.append(Text(f"join with a computer: {facts.network.get('join')}", style="dim"))
     if facts.page:
         parts.append(Text(f"dashboard {facts.page} · Ctrl-C ends the network", style="dim", no_wrap=True))
     return Group(*parts)

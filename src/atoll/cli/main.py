@@ -18,7 +18,7 @@ from atoll.cli import apikeys, commands, data, deposits, external, homes, jobfil
 from atoll.errors import AtollError, BadInput, BadSetting, InternalError
 from atoll.graph.zoo import NAMES
 from atoll.logs import say_error
-from atoll.node.__main__ import Start
+from atoll.node.__main__ import Start, check_chain
 from atoll.wire.identity import parse_account
 
 INTERRUPTED = 130
@@ -188,6 +188,11 @@ def gateway(
     A gateway is a node that takes no work of its own. It pays the gas with which its browser tabs register.
     """
     place = homes.base(home) if home is not None else homes.base() / homes.GATEWAY
+    if home is None and (homes.base() / homes.UP_FILE).exists():
+        raise BadInput(
+            f"The network of `atoll up` in {homes.base()} has a gateway already, told as `dashboard` when it starts. "
+            f"For a second one, give it a home and a port: atoll gateway --home DIR --port 8471 --rpc URL --registry …"
+        )
     given: dict[str, object] = {name: value for name, value in (("rpc", rpc), ("registry", registry)) if value}
     if host or port is not None or not (place / config.FILE_NAME).exists():
         shown = f"[{host}]" if ":" in host else host or "127.0.0.1"
@@ -198,7 +203,8 @@ def gateway(
 def _serve(place: Path, given: Mapping[str, object], run: Mapping[str, str], start: Start) -> int:
     """Run a node. Its first start writes HOME/config.toml with what was `given`; `run` is for this run only."""
     overrides = {**run, **given}
-    config.load(place, os.environ, overrides)  # a wrong setting is told before anything is written
+    settings = config.load(place, os.environ, overrides)  # what is wrong is told before anything is written
+    check_chain(settings, place)
     if config.write(place, given):
         sys.stderr.write(f"atoll: wrote {place / config.FILE_NAME}, with every setting of this node explained.\n")
     from atoll.gateway.__main__ import serve

@@ -48,7 +48,13 @@ async def summarise(up: Up, developer: Developer, answer: dict[str, Any], baseli
         "escrow_in": str(record.budget),
         "escrow_out": str(record.drawn),
         "refunded": str(record.refunded),
-        "claims": sum(isinstance(event, events.Claimed) and event.epoch >= developer.first_epoch for event in found),
+        "claims": len(
+            {
+                event.account
+                for event in found
+                if isinstance(event, events.Claimed) and event.epoch >= developer.first_epoch
+            }
+        ),
         "explain": await _explain(up),
         "bytes_up": sum(one["up"] for one in traffic),
         "bytes_down": sum(one["down"] for one in traffic),

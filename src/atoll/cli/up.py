@@ -289,6 +289,8 @@ class Up:
         outside = [one.rpartition(":")[0].strip("[]") for one in addresses if not one.startswith(("127.", "[::1]"))]
         if outside:
             self.network["phone"] = page_url(outside[0], self._port) + "join"
+            near = f"//[{outside[0]}]:" if ":" in outside[0] else f"//{outside[0]}:"
+            self.network["join"] = self.network["join"].replace("//127.0.0.1:", near)
             self.say(f"a phone in the same network can help: open {self.network['phone']}")
 
     def _node_arguments(self, module: str, name: str, **more: str) -> list[str]:

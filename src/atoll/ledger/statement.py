@@ -179,7 +179,8 @@ def explain(
 
 def explanation_text(found: Explanation) -> str:
     """One sentence or two: "matches the chain", or the first difference."""
-    counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())
+    words = {"accounts": "totals of accounts", "jobs": "totals of jobs"}
+    counts = ", ".join(f"{count} {words.get(name, name)}" for name, count in found.checked.items())
     if found.match:
         return f"matches the chain ({counts} recomputed)"
     return f"does not match the chain. First difference: {found.first_difference} (right before that: {counts})"

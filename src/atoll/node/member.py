@@ -217,6 +217,9 @@ class Jobs:
         runner.paused = node.paused
         core.shorten(known.end)
         runner.replay()
+        stored = node.journal.get_snapshot(f"model/{job.hex()}")
+        if stored is not None:
+            self.models[job] = stored
         self._runners[job] = runner
         node.spawn(runner.run())
         log.info("job %s runs with %d nodes", job.hex()[:8], len(known.roster))

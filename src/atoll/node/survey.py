@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ASKED_AT_ONCE = 16
 EVERY_SECONDS = 2.0
+LOOK_SECONDS = 60.0
 MAX_JOBS = 64
 MAX_ROUNDS = 1024
 
@@ -35,7 +36,8 @@ Scores = Annotated[dict[Text, float], msgspec.Meta(max_length=16)]
 class About(msgspec.Struct, frozen=True, array_like=True):
     """One node in its own words. Sizes in bytes unless the name says MB (2^20); `uptime` in seconds.
 
-    `graded` tells for which jobs it knows scores: job -> highest round.
+    `graded` tells for which jobs it knows scores: job -> highest round; `models` where it says that the model of a job
+    is stored: job -> blob id.
     """
 
     name: Annotated[str, msgspec.Meta(max_length=40)]
@@ -52,6 +54,7 @@ class About(msgspec.Struct, frozen=True, array_like=True):
     uptime: Count
     paused: bool
     graded: Annotated[dict[Hash, Count], msgspec.Meta(max_length=MAX_JOBS)]
+    models: Annotated[dict[Hash, Hash], msgspec.Meta(max_length=MAX_JOBS)]
 
 
 class Describe(Request, frozen=True, tag=4):
@@ -84,6 +87,7 @@ def about(node: Node) -> About:
         uptime=int(time.time() - node.started),
         paused=node.paused,
         graded=dict(scores[-MAX_JOBS:]),
+        models=dict(list(node.jobs.models.items())[-MAX_JOBS:]),
     )
 
 
@@ -102,6 +106,7 @@ class Survey:
         self.about: dict[bytes, About] = {}
         self.heard: dict[bytes, float] = {}  # when an account answered last, in seconds since 1970
         self._answering: set[bytes] = set()
+        self._looked: dict[tuple[bytes, bytes], float] = {}  # (account, job) -> when its word about a model was checked
 
     async def run(self) -> None:
         """Until cancelled: ask everybody, over and over.
@@ -141,6 +146,17 @@ class Survey:
                         raise Refused(Reason.MALFORMED, "a score is no finite number")
                     if number < over:
                         scores.setdefault(number, told)
+
+        for job, blob in found.models.items():
+            self._look(account, job, blob)
+
+    def _look(self, account: bytes, job: bytes, blob: bytes) -> None:
+        """Check where the model of a finished job is said to be; whoever is wrong is believed again after a while."""
+        jobs, now = self._node.jobs, time.time()
+        if job in jobs.models or job not in jobs.finished or now < self._looked.get((account, job), 0) + LOOK_SECONDS:
+            return
+        self._looked[account, job] = now
+        self._node.spawn(jobs.check_stored(job, blob))
 
     async def _request(self, account: bytes, request: Request) -> bytes:
         return rpc.decode_response(await self._node.network.ask(account, PEER_ALPN, rpc.encode_body(request)))

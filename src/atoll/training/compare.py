@@ -8,7 +8,7 @@ are integers, so every judge of the same three states reaches the same verdict.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -54,23 +54,11 @@ def within(state: bytes, reference: bytes, model: bytes, length: int, numerator:
     """Compare a unit's last STATE BYTES with a recomputation from the same MODEL BYTES (`length` = P).
 
     The vectors' distance (differences of one grid step count as none) may be numerator / denominator of how far the
-    reference moved from the model; the reset tensors' distance, that fraction of the reference's own norm. Each sum
-    runs over all tensors of its kind: a bias whose gradient is nothing but rounding must not convict anyone.
-    Raises Refused(MALFORMED) when lengths do not fit.
+    reference moved from the model. The reset tensors end with the unit and enter no update: they only have to be
+    finite. Raises Refused(MALFORMED) when lengths do not fit.
     """
-    if len(state) != len(reference):
-        raise Refused(Reason.MALFORMED, f"state of {len(state)} bytes, expected {len(reference)}")
-    a = vector_of(model_of(state, length), length).astype(np.int64)
-    b = vector_of(model_of(reference, length), length).astype(np.int64)
-    distance = sum_of_squares(np.maximum(np.abs(a - b) - GRAIN, 0))
-    moved = sum_of_squares(b - vector_of(model, length))
-    resets = _reset_sums(state, reference, 4 * length)
-    squares = (numerator * numerator, denominator * denominator)
-    finite = resets is not None
-    reset_distance, reset_reference = resets or (0, 0)
-    close = distance * squares[1] <= moved * squares[0]
-    reset_close = reset_distance * squares[1] <= reset_reference * squares[0]
-    return Comparison(distance, moved, reset_distance, reset_reference, finite, finite and close and reset_close)
+    found = _compared(state, reference, model, length, (numerator, denominator))
+    return replace(found, within=found.finite and found.within)
 
 
 def compare_segment(
@@ -78,11 +66,29 @@ def compare_segment(
 ) -> Comparison:
     """Compare one segment's committed end with its recomputation from the worker's own committed start (STATE BYTES).
 
-    As `within`, relative to how far the segment moved. Raises Refused(MALFORMED) when lengths do not fit.
+    As `within`, relative to how far the segment moved; and the reset tensors, from which the next segment goes on, may
+    be that fraction of the recomputation's own norm away. Each sum runs over all tensors of its kind: a bias whose
+    gradient is nothing but rounding must not convict anyone. Raises Refused(MALFORMED) when lengths do not fit.
     """
     if len(start) != len(committed):
         raise Refused(Reason.MALFORMED, f"state of {len(start)} bytes, expected {len(committed)}")
-    return within(committed, recomputed, model_of(start, length), length, numerator, denominator)
+    found = _compared(committed, recomputed, model_of(start, length), length, (numerator, denominator))
+    reset_close = found.reset_distance_squared * denominator**2 <= found.reset_reference_squared * numerator**2
+    return replace(found, within=found.finite and found.within and reset_close)
+
+
+def _compared(state: bytes, reference: bytes, model: bytes, length: int, ratio: tuple[int, int]) -> Comparison:
+    """All sums; `within` is about the vectors alone."""
+    if len(state) != len(reference):
+        raise Refused(Reason.MALFORMED, f"state of {len(state)} bytes, expected {len(reference)}")
+    a = vector_of(model_of(state, length), length).astype(np.int64)
+    b = vector_of(model_of(reference, length), length).astype(np.int64)
+    distance = sum_of_squares(np.maximum(np.abs(a - b) - GRAIN, 0))
+    moved = sum_of_squares(b - vector_of(model, length))
+    resets = _reset_sums(state, reference, 4 * length)
+    reset_distance, reset_reference = resets or (0, 0)
+    close = distance * ratio[1] ** 2 <= moved * ratio[0] ** 2
+    return Comparison(distance, moved, reset_distance, reset_reference, resets is not None, close)
 
 
 def _reset_sums(state: bytes, reference: bytes, offset: int) -> tuple[int, int] | None:

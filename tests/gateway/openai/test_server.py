@@ -121,6 +121,8 @@ def test_vectors_that_are_made_for_a_key_are_paid_when_nobody_waits_for_them_any
                 pass
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+            for _ in range(20):  # long enough for the server to notice
+                assert await running(client) == (1, 0)
             assert echo.gate is not None
             echo.gate.release()
             while await running(client) != (0, 0):

@@ -27,7 +27,7 @@ def pages_of(town: Town) -> list[str]:
     """The address of one page of every kind."""
     job, node = town.job.hex(), town.network.by_index[-1].account.hex()
     pages = ["/", "/join", "/jobs", f"/jobs/0x{job}", f"/jobs/0x{job}/rounds/0", "/models", f"/nodes/0x{node}",
-             f"/accounts/0x{node}", "/blobs", "/settlement"]  # fmt: skip
+             f"/accounts/0x{node}", "/answers", "/blobs", "/settlement"]  # fmt: skip
     if town.model_blob:
         pages.append(f"/models/{town.model_blob.hex()}")
     return pages + ["/settlement/0"] * bool(town.view.epochs)

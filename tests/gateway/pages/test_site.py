@@ -205,7 +205,8 @@ def test_the_files_of_models_and_epochs(done: Town) -> None:
     model = ask(done, f"/models/{done.model_blob.hex()}/file")
     assert model.content == done.blobs[done.model_blob]
     assert model.headers["content-disposition"] == "attachment"
-    rest = ask(done, f"/models/{done.model_blob.hex()}/file", headers={"Range": "bytes=100-"})  # a download that broke is taken up
+    # A download that broke is taken up where it was.
+    rest = ask(done, f"/models/{done.model_blob.hex()}/file", headers={"Range": "bytes=100-"})
     assert (rest.status_code, rest.content) == (206, model.content[100:])
     facts = ask(done, "/settlement/0.json").json()
     assert ask(done, "/settlement/0/blob").content == done.blobs[bytes.fromhex(facts["blob"])]

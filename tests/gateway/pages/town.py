@@ -71,7 +71,7 @@ class Town:
                 name=names[node.index] if node.index < len(names) else f"node-{node.index + 1}",
                 version="0.1.0", roles=ROLES, cpu_threads=2, memory_mb=1024, disk_mb=2048,
                 stored_blobs=3_400_000 + node.index, stored_pieces=1_200_000, samples=0,
-                up=20_000_000, down=18_000_000, uptime=420, paused=False, graded={},
+                up=20_000_000, down=18_000_000, uptime=420, paused=False, graded={}, models={},
             )
             for node in accounts
         }  # fmt: skip

@@ -317,6 +317,28 @@ def test_an_answer_that_is_not_read_on_is_stopped_and_what_was_made_is_paid(tmp_
     play(tmp_path, scene)
 
 
+def test_a_server_that_is_lost_amid_its_answer_may_still_cost_what_was_agreed(tmp_path: Path) -> None:
+    """It may come back and ask for its money: whoever asked is told of the cost, and not who asks next."""
+
+    async def scene(here: Town) -> None:
+        me = await here.add(NoModels(), DEPOSIT)
+        server = await here.add(SmallModels(), **PRICES)
+        stream = me.routed.chat("parrot", HELLO, Sampling(4_000, 1.0))
+        pieces = aiter(stream)
+        await anext(pieces)
+        server.models.gate.clear()
+        me.network.attach(None)  # type: ignore[arg-type]  # off the network, so that nobody has to wait for a timeout
+        with pytest.raises(Unreachable):
+            while True:
+                await anext(pieces)
+        await stream.aclose()
+        [ceiling] = me.payments.purse(server.account).pending.values()
+        assert stream.served == Served(format_account(server.account), ceiling, "no")
+        assert ceiling >= 2 + 3 * 4_000
+
+    play(tmp_path, scene)
+
+
 def test_records_and_payments_survive_a_restart(tmp_path: Path) -> None:
     async def scene(here: Town) -> None:
         me = await here.add(SmallModels(), DEPOSIT)

@@ -5,8 +5,10 @@ Accounts have 20 bytes, ids 32, amounts are base units, times are seconds since 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from atoll.graph.manifest import Manifest
@@ -87,6 +89,11 @@ class JobFacts:
         return self.followed.finished if self.followed else ()
 
     @property
+    def behind(self) -> bool:
+        """Whether the chain has certified rounds that are not known here yet."""
+        return self.followed is not None and len(self.followed.finished) < self.on_chain.certified
+
+    @property
     def scores(self) -> Mapping[int, Mapping[str, float]]:
         """Loss and metrics by round."""
         return self.followed.scores if self.followed else {}
@@ -156,6 +163,24 @@ class Snapshot:
         if account == self.place.account and self.place.name:
             return self.place.name
         return about.name if about else ""
+
+    @cached_property
+    def _job_names(self) -> Counter[str]:
+        return Counter(job.name for job in self.jobs.values())
+
+    def label(self, job: bytes) -> str:
+        """What a job is called where several are listed: with its short id if another has its name; maybe empty."""
+        name = self.jobs[job].name if job in self.jobs else ""
+        return f"{name} ({hexed(job)[:8]}…)" if name and self._job_names[name] > 1 else name
+
+    @cached_property
+    def tabs(self) -> frozenset[bytes]:
+        """Accounts of browser tabs: those that share the endpoint key of a node, which had it first."""
+        owners: dict[bytes, bytes] = {}
+        if self.place.account in self.view.nodes:
+            owners[self.view.nodes[self.place.account].endpoint_id] = self.place.account
+        nodes = self.view.nodes.items()
+        return frozenset(a for a, entry in nodes if owners.setdefault(entry.endpoint_id, a) != a)
 
     def named(self, account: bytes) -> dict[str, Json]:
         """An account as the twins write it."""

@@ -25,6 +25,7 @@ from atoll.training.committee import (
     quorum,
     verdict_root,
 )
+from atoll.training.context import MAX_ROSTER
 from atoll.training.events import Finished
 from atoll.training.unit import UnitSpec
 from atoll.wire.reasons import Reason
@@ -48,22 +49,38 @@ def brief(facts: Snapshot, job: JobFacts) -> Json:
     """One job in a line."""
     on_chain, scores = job.on_chain, sorted(job.scores.items())
     accuracy = [found["accuracy"] for _, found in scores if "accuracy" in found]
+    last = {} if job.behind or not scores else scores[-1][1]  # an old score must not be taken for the present one
+    policy = job.manifest.policy if job.manifest else None
     return {
         "job": hexed(job.id),
         "name": job.name,
+        "label": facts.label(job.id),
         "state": _state(job),
         "phase": _phase(job),
-        "round": job.followed.standing.round if job.followed else on_chain.certified,
+        "round": max(job.followed.standing.round if job.followed else 0, on_chain.certified),
+        "known": len(job.finished),
+        "behind": job.behind,
         "rounds": on_chain.end,
         "certified": on_chain.certified,
-        "accuracy": accuracy[-1] if accuracy else None,
-        "loss": scores[-1][1].get("loss") if scores else None,
+        "accuracy": accuracy[-1] if accuracy and last else None,
+        "loss": last.get("loss"),
+        "graded": scores[-1][0] if last else None,
         "trend": accuracy[-40:],
         "workers": len(job.followed.standing.roster) if job.followed else len(on_chain.roster),
         "developer": hexed(on_chain.developer),
         "budget": str(on_chain.budget),
         "cost": str(cost_of(facts, job)),
+        "unit_price": str(policy.unit_price) if policy else None,
+        "segments": job.manifest.segments if job.manifest else None,
+        "places": _places(job),
     }
+
+
+def _places(job: JobFacts) -> int | None:
+    """For how many more workers the budget has room; None if it is not known here."""
+    if job.followed is None:
+        return None
+    return max(0, min(job.followed.terms.room, MAX_ROSTER) - len(job.followed.standing.roster))
 
 
 def _state(job: JobFacts) -> str:

@@ -50,7 +50,7 @@ def account_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
             {
                 "epoch": line.epoch,
                 "job": hexed(line.job),
-                "job_name": _job_name(facts, line.job),
+                "job_name": facts.label(line.job),
                 "round": line.round,
                 "unit": hexed(line.unit) if line.unit != ZERO_HASH else "",
                 "kind": int(line.kind),
@@ -65,11 +65,6 @@ def account_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
         "pages": pages,
         "chain": {"chain_id": facts.place.chain_id, "settlement": hexed(facts.place.settlement)},
     }
-
-
-def _job_name(facts: Snapshot, job: bytes) -> str:
-    known = facts.jobs.get(job)
-    return known.name if known else ""
 
 
 def _page(items: Sequence[Item], asked: str, size: int) -> tuple[Sequence[Item], int, int]:
@@ -134,15 +129,19 @@ def epoch_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
     paid: dict[bytes, int] = {}
     for receipt in book[number].receipts if number < len(book) else ():
         paid[receipt.account] = paid.get(receipt.account, 0) + receipt.amount
+    settled_in = {
+        total.job: posted.epoch.epoch for posted in facts.view.epochs for total in posted.totals if total.settled
+    }
     top = sorted(paid, key=lambda account: (-paid[account], account))[:ACCOUNTS]
     return {
         **_epoch_row(facts, posted),
         "totals": [
             {
                 "job": hexed(total.job),
-                "name": _job_name(facts, total.job),
+                "name": facts.label(total.job),
                 "total": str(total.total),
                 "settled": total.settled,
+                "settled_in": settled_in.get(total.job),
             }
             for total in posted.totals
         ],

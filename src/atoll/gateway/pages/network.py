@@ -31,9 +31,10 @@ SHOWN_NODES = 120
 
 def network_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
     """`/`: all nodes, what they lend together, the jobs, and how to join."""
-    rows = [node_row(facts, account) for account in facts.view.nodes]
+    rows = [node_row(facts, account) for account in facts.view.nodes if account not in facts.tabs]
     rows.sort(key=lambda row: (not row["online"], row["name"] or "~", row["account"]))
     online = [row for row in rows if row["online"]]
+    tabs = _tabs(facts)
     jobs = sorted(facts.jobs.values(), key=lambda job: job.on_chain.certified < job.on_chain.end, reverse=True)
     return {
         "network": place(facts),
@@ -41,20 +42,44 @@ def network_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
         "totals": {
             "nodes": len(rows),
             "online": len(online),
+            "tabs": len(tabs),
+            "tabs_before": len(facts.tabs) - len(tabs),
             "jobs": len(facts.jobs),
             "epochs": len(facts.view.epochs),
             "paid": str(sum(facts.book.totals.accounts.values())),
             **{name: sum(row[name] for row in rows) for name in LENT},
         },
         "roles": [
-            {"role": role, "does": ROLE_WORDS[role], "nodes": sum(role in row["roles"] for row in online)}
-            for role in ROLE_WORDS
+            {"role": role, "does": one if count == 1 else more, "nodes": count}
+            for role, (one, more) in ROLE_WORDS.items()
+            for count in [sum(role in row["roles"] for row in online)]
         ],
         "places": _counts(row["place"] for row in online),
         "versions": _counts(row["version"] for row in online),
         "nodes": rows[:SHOWN_NODES],
+        "tabs": tabs[:SHOWN_NODES],
         "jobs": [brief(facts, job) for job in jobs[:10]],
     }
+
+
+def _tabs(facts: Snapshot) -> list[Json]:
+    """Browser tabs that are at work: on the roster of a job that runs. The others were here before."""
+    running = [job for job in facts.jobs.values() if job.followed and not job.followed.standing.done]
+    jobs: dict[bytes, list[Json]] = {}
+    for job in running:
+        for account in job.followed.standing.roster if job.followed else ():
+            jobs.setdefault(account, []).append({"job": hexed(job.id), "name": facts.label(job.id)})
+    rows = [
+        {
+            **facts.named(account),
+            "light": "light" in roles_of(facts.view.nodes[account].roles),
+            "earned": str(facts.book.totals.accounts.get(account, 0)),
+            "jobs": jobs[account],
+        }
+        for account in facts.tabs
+        if account in jobs
+    ]
+    return sorted(rows, key=lambda row: str(row["account"]))
 
 
 LENT = ("cpu_threads", "memory_mb", "disk_mb", "stored_blobs", "stored_pieces", "up", "down")
@@ -121,6 +146,7 @@ def node_row(facts: Snapshot, account: bytes) -> Json:
         "paused": bool(about and about.paused),
         "active": account not in facts.view.inactive,
         "validator": account in facts.view.validators,
+        "tab": account in facts.tabs,
         "version": about.version if about else (peer.version if peer else ""),
         "heard_seconds": round(facts.now - facts.heard[account]) if account in facts.heard else None,
         "uptime": about.uptime if about else 0,
@@ -159,7 +185,7 @@ def node_page(facts: Snapshot, path: Mapping[str, str]) -> Json:
         "endpoint": hexed(entry.endpoint_id),
         "addresses": list(peer.addresses) if peer else [],
         "hints": entry.hints,
-        "record": [_record(job, account) for job in facts.jobs.values() if account in job.on_chain.enlisted],
+        "record": [_record(facts, job, account) for job in facts.jobs.values() if account in job.on_chain.enlisted],
         "earnings": {
             "kinds": [kind.label for kind in PAID],
             "epochs": _earnings(facts, mine)[-SHOWN_EPOCHS:],
@@ -186,14 +212,14 @@ def _earnings(facts: Snapshot, mine: Sequence[tuple[int, Sequence[Receipt]]]) ->
     return rows
 
 
-def _record(job: JobFacts, account: bytes) -> Json:
+def _record(facts: Snapshot, job: JobFacts, account: bytes) -> Json:
     """What became of a node's units in one job."""
     rows = [row for one in job.finished for row in one.certificate.verdicts if row.account == account]
     units = [row for row in rows if row.kind == UNIT]
     streak = job.followed.standing.records.get(account, 0) if job.followed else 0
     return {
         "job": hexed(job.id),
-        "name": job.name,
+        "name": facts.label(job.id),
         "units": len(units),
         "accepted": sum(row.reason == Reason.OK for row in units),
         "caught": sum(row.reason in GUILTY for row in units),
@@ -207,7 +233,7 @@ def _refusals(facts: Snapshot, account: bytes) -> list[Json]:
     found = [
         {
             "job": hexed(job.id),
-            "job_name": job.name,
+            "job_name": facts.label(job.id),
             "round": one.round,
             "kind": Kind(row.kind).label,
             "unit": hexed(row.unit),

@@ -100,18 +100,19 @@ def _uses_of_job(job: JobFacts) -> dict[str, tuple[str, str]]:
 def models_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
     """`/models`: every trained model that the network stores, the best of each job."""
     rows = [
-        _model_row(job, job.manifest)
+        _model_row(facts, job, job.manifest)
         for job in facts.jobs.values()
         if job.followed and job.followed.model and job.manifest
     ]
     return {"models": rows}
 
 
-def _model_row(job: JobFacts, manifest: Manifest) -> Json:
+def _model_row(facts: Snapshot, job: JobFacts, manifest: Manifest) -> Json:
     scores = sorted(job.scores.items())
     return {
         "model": job.followed.model.hex() if job.followed else "",
         "name": manifest.name,
+        "label": facts.label(job.id),
         "job": hexed(job.id),
         "parameters": manifest.vector_length,
         "rounds": len(job.finished),

@@ -13,14 +13,15 @@ from atoll.wire.reasons import Reason
 ROLE_NAMES: Mapping[int, str] = {
     WORKER: "worker", VALIDATOR: "validator", HOLDER: "holder", SERVER: "server", GATEWAY: "gateway", LIGHT: "light",
 }  # fmt: skip
-ROLE_WORDS: Mapping[str, str] = {
-    "worker": "trains",
-    "validator": "checks and signs",
-    "holder": "stores pieces",
-    "server": "answers",
-    "gateway": "shows this page",
-    "light": "small units",
+ROLE_WORDS: Mapping[str, tuple[str, str]] = {
+    "worker": ("trains", "train"),
+    "validator": ("checks and signs", "check and sign"),
+    "holder": ("stores pieces", "store pieces"),
+    "server": ("answers", "answer"),
+    "gateway": ("shows this page", "show this page"),
+    "light": ("takes small units", "take small units"),
 }
+"""What a role does: of one node, and of more."""
 MAX_TEXT = 300
 
 
@@ -51,6 +52,16 @@ def tokens(amount: object, decimals: int = 4) -> str:
 def whole(value: object) -> str:
     """A whole number with its thousands apart."""
     return f"{figures.number(value):,}".replace(",", "\u202f")
+
+
+def form(count: object, one: str, many: str = "") -> str:
+    """The form of a word that goes with a count: "job" with 1, else `many`, or "jobs"."""
+    return one if figures.number(count) == 1 else many or f"{one}s"
+
+
+def counted(count: object, one: str, many: str = "") -> str:
+    """A count and its word: "1 job", "2 jobs"."""
+    return f"{whole(count)} {form(count, one, many)}"
 
 
 def percent(value: object) -> str:
@@ -86,6 +97,8 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "short": short,
     "tokens": tokens,
     "whole": whole,
+    "form": form,
+    "counted": counted,
     "percent": percent,
     "decimal": decimal,
     "moment": moment,

@@ -68,7 +68,8 @@ function resetSums(state, reference, offset) {
 }
 
 /**
- * Compare a unit's last STATE BYTES with a recomputation from the same MODEL BYTES.
+ * Compare a unit's last STATE BYTES with a recomputation from the same MODEL BYTES: by their vectors. The reset tensors
+ * end with the unit and only have to be finite.
  *
  * `ratio` is the manifest's tolerance {part, whole}. Sums are bigint, in squared grid steps; throws Refused(MALFORMED)
  * when lengths do not fit.
@@ -78,6 +79,12 @@ function resetSums(state, reference, offset) {
  * @param {{part: number, whole: number}} ratio
  */
 export function within(state, reference, model, ratio) {
+  const { resetClose, ...found } = compared(state, reference, model, ratio);
+  return found;
+}
+
+/** All sums, and what they say of the vectors (`within`) and of the reset tensors (`resetClose`). */
+function compared(state, reference, model, ratio) {
   const fits = state.length === reference.length && state.length >= model.length && state.length % 4 === 0;
   need(fits && model.length % 4 === 0, "MALFORMED", `states of ${state.length} and ${reference.length} bytes`);
   const [a, b, start] = [state, reference, model].map((bytes) => int32s(bytes.subarray(0, model.length)));
@@ -90,12 +97,16 @@ export function within(state, reference, model, ratio) {
   const resetClose = resetDistanceSquared * below <= resetReferenceSquared * above;
   const finite = resets !== null;
   const sums = { distanceSquared, referenceSquared, resetDistanceSquared, resetReferenceSquared };
-  return { ...sums, finite, within: finite && close && resetClose };
+  return { ...sums, finite, resetClose, within: finite && close };
 }
 
-/** Compare one segment's committed end with its recomputation from the committed start (STATE BYTES of one length). */
+/**
+ * Compare one segment's committed end with its recomputation from the committed start (STATE BYTES of one length), the
+ * reset tensors included, from which the next segment goes on.
+ */
 export function compareSegment(committed, recomputed, start, modelBytes, ratio) {
   const fits = start.length === committed.length && start.length >= modelBytes;
   need(fits, "MALFORMED", `state of ${committed.length} bytes, expected ${start.length}`);
-  return within(committed, recomputed, start.subarray(0, modelBytes), ratio);
+  const { resetClose, ...found } = compared(committed, recomputed, start.subarray(0, modelBytes), ratio);
+  return { ...found, within: found.within && resetClose };
 }

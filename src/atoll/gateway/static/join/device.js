@@ -7,7 +7,11 @@ export function knownSpeed(storage) {
   return Math.max(0, Number(storage.getItem(SPEED)) || 0);
 }
 
-/** Measure the speed in one second and keep it: millions of operations a second. @param {Storage} storage @returns {Promise<number>} */
+/**
+ * Measure the speed in one second and keep it: millions of operations a second.
+ * @param {Storage} storage
+ * @returns {Promise<number>}
+ */
 export function measureSpeed(storage) {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL("./benchmark.js", import.meta.url), { type: "module" });

@@ -2,9 +2,9 @@
 //
 // The gateway tells; this file believes only what the round's committee has signed. A round's phase is the number of
 // its quorums that were verified here, whatever the gateway calls it. So nothing but a salted commitment leaves the tab
-// before a quorum has locked the audits, and a commit or an opening that the gateway did not pass on is noticed. Who sits
-// in a committee follows from the certificate of the round before, back to the first round that this account was told
-// of, or else to the job's first: nothing is done in a round whose committee was not followed so.
+// before a quorum has locked the audits, and a commit or an opening that the gateway did not pass on is noticed.
+// Who sits in a committee follows from the certificate of the round before, and so on back to the job's first one:
+// nothing is done in a round whose committee was not followed so.
 //
 // Bytes are lower-case hex strings here, so that the whole state can be stored as it is (`snapshot`).
 //
@@ -45,7 +45,7 @@ const PHASES_OF = { Commit: LOCK, AuditCommit: AUDIT, Reveal: OPEN, AuditReveal:
 const GRACE = 5_000; // milliseconds: the protocol's grace and a second for the way
 const KEPT_NOTICES = 64; // of one round
 const ZERO = "00".repeat(32);
-const PASSIVE = ["failed", "not-uploaded", "refused"]; // what failed is not begun again at once: it would turn in circles
+const PASSIVE = ["failed", "not-uploaded", "refused"]; // not begun again at once: it would turn in circles
 
 /** The duties of one account in one job. */
 export class Duties {
@@ -293,7 +293,8 @@ export class Duties {
     const opened = state.openings.includes(given.reveal) ? openEnvelope(this.place.domain, given.reveal) : null;
     const disputed = state.disputed.includes(unit.id) && owners[unit.id] === unit.account;
     const shown = disputed && opened?.body.unit === unit.id;
-    if (!shown || !isReplica(state.auditBeacon, owners, unit.id, this.me.account)) throw new Wrong("wrong-unit", given.id);
+    const drawn = shown && isReplica(state.auditBeacon, owners, unit.id, this.me.account);
+    if (!drawn) throw new Wrong("wrong-unit", given.id);
     const reveal = pick(opened.body, ["states", "update"]);
     state.units[unit.id] = takenUnit(unit, { replica: true, reveal });
   }

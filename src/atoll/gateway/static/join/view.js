@@ -110,7 +110,8 @@ function unitRow({ round, kind, reason, sentence: said, amount, signed }) {
   const verdict = good ? "accepted" : "not paid";
   row.append(element("span", good ? "good" : "bad", `${WORK[kind]}, round ${round + 1}: ${verdict}`));
   row.append(element("span", "pay", amount === null ? "…" : tokens(amount)));
-  const words = [good ? "" : sentenceOf(reason) || said || reason, signed ? "Signed by the committee." : "As the gateway tells it."];
+  const why = good ? "" : sentenceOf(reason) || said || reason;
+  const words = [why, signed ? "Signed by the committee." : "As the gateway tells it."];
   row.append(element("span", "said", words.filter(Boolean).join(" ")));
   return row;
 }
