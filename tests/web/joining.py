@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from atoll.errors import Unreachable
@@ -71,10 +71,15 @@ async def opened(house: House, chromium: str) -> AsyncIterator[Opened]:
     async def join(_: Request) -> Response:
         return HTMLResponse(template.render(data={}, topics="", twin="", here="/join"))
 
+    async def jobs(_: Request) -> Response:
+        name, price = house.manifest.name, str(house.manifest.policy.unit_price)
+        row = {"state": "running", "label": name, "unit_price": price, "segments": house.manifest.segments, "places": 3}
+        return JSONResponse({"jobs": [row]})
+
     async def icon(_: Request) -> Response:
         return Response(status_code=204)
 
-    more = [Route("/join", join), Route("/favicon.ico", icon), Mount("/static", assets)]
+    more = [Route("/join", join), Route("/jobs.json", jobs), Route("/favicon.ico", icon), Mount("/static", assets)]
     async with house.open(more) as where, async_playwright() as play:
         browser = await play.chromium.launch(executable_path=chromium, args=FLAGS)
         try:

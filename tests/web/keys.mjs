@@ -1,9 +1,10 @@
-// node keys.mjs: static/join/{keys,limits,socket,status}.js. Each line of the standard input is [name, ...arguments],
+// node keys.mjs: static/join/{keys,limits,record,socket,status}.js. Each line of the standard input is [name, ...arguments],
 // each line of the output {found} or {thrown}.
 
 import readline from "node:readline";
 import * as keys from "../../src/atoll/gateway/static/join/keys.js";
 import * as limits from "../../src/atoll/gateway/static/join/limits.js";
+import { Record } from "../../src/atoll/gateway/static/join/record.js";
 import * as socket from "../../src/atoll/gateway/static/join/socket.js";
 import * as status from "../../src/atoll/gateway/static/join/status.js";
 import { unhex } from "../../src/atoll/gateway/static/atoll/hashing.js";
@@ -22,7 +23,7 @@ const ANSWERS = {
   remember: (network) => shown(keys.rememberNetwork(storage, keys.loadKey(storage), network)),
   limits: (text) => limits.readLimits(text),
   whyNot: (given, facts) => limits.whyNot({ ...limits.DEFAULTS, ...given }, facts),
-  wantsLight: (given, speed) => limits.wantsLight({ ...limits.DEFAULTS, ...given }, speed),
+  wantsLight: (given, speed, late) => limits.wantsLight({ ...limits.DEFAULTS, ...given }, speed, late),
   meter: (rows, now) => {
     const meter = new limits.HourMeter();
     for (const [amount, at] of rows) meter.add(amount, at);
@@ -33,6 +34,17 @@ const ANSWERS = {
   address: (page) => socket.socketAddress(new URL(page)),
   tokens: status.tokens,
   sentence: status.sentence,
+  offers: status.offers,
+  summary: status.summary,
+  // `events`: ["begins", job, round], ["take", verdict] or ["reconcile", lines], one after another
+  record: (events) => {
+    const record = new Record();
+    let differ = 0;
+    const differs = () => (differ += 1);
+    for (const [name, ...parts] of events) record[name](...parts, ...(name === "begins" ? [] : [differs]));
+    const rows = record.rows.map(({ round, kind, amount, signed }) => [round, kind, amount, signed]);
+    return { rows, accepted: record.accepted, earned: String(record.earned), differ };
+  },
 };
 
 for await (const line of readline.createInterface({ input: process.stdin })) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -137,13 +138,21 @@ def test_nothing_runs_before_the_start_and_nothing_after_the_stop(tmp_path: Path
         page.on("websocket", lambda socket: sockets.append(socket.url))
         await expect(page.locator("#consent")).to_be_visible()
         await expect(page.locator("#limits")).to_have_attribute("open", "")
+        await expect(page.locator("#offers")).to_contain_text("pays 1 ATL for an accepted unit")
+        await expect(page.locator("#new-key")).to_be_visible()
         assert (sockets, page.workers) == ([], [])
         assert await page.evaluate("localStorage.getItem('atoll.key')") is None
         await page.click("#start")
         await said(page, "Writing your account into the registry. The gateway refused: the chain does not answer")
         assert len(sockets) == 1
+        await expect(page.locator("#claim-words")).to_contain_text("claims for you when an epoch is final")
         await page.click("#stop")
         await expect(page.locator("#consent")).to_be_visible()
+        await expect(page.locator("#stopped-title")).to_be_focused()
+        await expect(page.locator("#stopped-sum")).to_contain_text("0 ATL earned, 0 pieces of work accepted")
+        await expect(page.locator("#stopped-statement")).to_have_attribute("href", re.compile("/accounts/0x"))
+        await expect(page.locator("#old-key")).to_be_visible()
+        await expect(page.locator("#new-key")).to_be_hidden()
         assert page.workers == []
         await page.reload()
         await expect(page.locator("#consent")).to_be_visible()
@@ -167,6 +176,55 @@ def test_pause_lets_the_unit_wait(tmp_path: Path, chromium: str) -> None:
         await said(page, "committed")
 
     visit(house, chromium, story)
+
+
+def test_whole_units_that_come_too_late_twice_make_room_for_small_ones(tmp_path: Path, chromium: str) -> None:
+    house = Home(tmp_path, rounds=1)
+
+    async def hold(_: Route) -> None:
+        """The model never arrives, so the unit is never finished."""
+
+    async def story(at: Opened) -> None:
+        page = await at.page({**stored_key(house), **FAST, "atoll.late": "1"})
+        await page.route(f"**/join/blob/{house.manifest.initial}", hold)
+        await page.click("#start")
+        await expect(page.locator("#speed")).to_contain_text("whole units")
+        await said(page, "getting the unit ready")
+        house.go()
+        await noticed(page, "this device takes small ones from now on")
+        assert "may suit" not in await page.inner_text("#notice-list")
+        await expect(page.locator("#speed")).to_contain_text("small units")
+        assert await page.evaluate("localStorage.getItem('atoll.late')") == "2"
+
+    visit(house, chromium, story)
+
+
+def test_a_verdict_that_was_missed_comes_from_the_statement(tmp_path: Path, chromium: str) -> None:
+    house = Home(tmp_path, rounds=1)
+    account = house.observer.account
+    line = {"job": "0x" + house.network.terms.job.hex(), "round": 0, "unit": "0x" + "ab" * 32, "kind": 2, "reason": 0,
+            "amount": str(5 * 10**17), "sentence": "Accepted and paid."}  # fmt: skip
+    old = {**line, "job": "0x" + "cd" * 32}  # of an earlier visit
+
+    async def statement(route: Route) -> None:
+        await route.fulfill(json={"lines": [line, old], "page": 1, "pages": 1})
+
+    async def story(at: Opened) -> None:
+        page = await at.page({**stored_key(house), **FAST})
+        await page.route("**/accounts/**", statement)
+        await page.click("#start")
+        await said(page, "committed")
+        assert await page.locator("#unit-list li").count() == 0
+        house.view.claimed[account] = house.settler.book.totals.accounts[account] = 10**18
+        rows = page.locator("#unit-list li")
+        await expect(rows).to_have_text(["Check of another's unit, round 1: accepted0.5As the gateway tells it."])
+        await expect(page.locator("#earned")).to_have_text("0.5")
+        await page.click("#stop")
+        await expect(page.locator("#stopped-sum")).to_contain_text("0.5 ATL earned, 1 piece of work accepted")
+        await expect(rows).to_have_count(1)
+        await expect(page.locator("#history")).to_be_visible()
+
+    assert visit(house, chromium, story).errors == []
 
 
 def test_a_key_goes_to_another_browser(tmp_path: Path, chromium: str) -> None:
@@ -225,7 +283,11 @@ def test_the_page_fits_a_small_phone(tmp_path: Path, chromium: str) -> None:
     house = Home(tmp_path, rounds=1)
 
     async def story(at: Opened) -> None:
-        page = await at.page(FAST, viewport={"width": 360, "height": 740})
+        page = await at.page({**stored_key(house), **FAST}, viewport={"width": 360, "height": 740})
+        await page.click("#start")
+        await said(page, "Round 1")  # the network of the key is shown by now
+        assert "registry 0x" in str(await page.text_content("#network"))
+        await page.click("#stop")
         for part in ("key", "device"):
             await page.click(f"#{part} summary")
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -108,7 +108,8 @@ def test_when_work_may_begin(limits: dict[str, Any], facts: dict[str, Any], word
 
 def test_slow_devices_take_small_units_unless_their_owner_says_otherwise() -> None:
     assert [ask("wantsLight", {}, speed) for speed in (100, 399, 400, 3000)] == [True, True, False, False]
-    assert ask("wantsLight", {"light": False}, 1) is False
+    assert [ask("wantsLight", {}, 3000, late) for late in (0, 1, 2)] == [False, False, True]  # they came too late
+    assert ask("wantsLight", {"light": False}, 1, 5) is False
     assert ask("wantsLight", {"light": True}, 9999) is True
 
 
@@ -117,8 +118,14 @@ def test_data_counts_for_an_hour() -> None:
     assert ask("meter", rows, HOUR // 2) == [35, 35]
     assert ask("meter", rows, HOUR + 60_000) == [5, 35]
     assert ask("meter", rows, 2 * HOUR) == [0, 35]
-    assert ask("perHour", 3, 59_999) is None
-    assert ask("perHour", 3, HOUR // 2) == 6
+
+
+def test_an_estimate_waits_for_three_pieces_and_is_rough() -> None:
+    assert ask("perHour", 3, 59_999, 3) is None
+    assert ask("perHour", 3, HOUR // 2, 2) is None
+    assert ask("perHour", 3, HOUR // 2, 3) == 6
+    assert ask("perHour", 1.23456e18, HOUR // 3, 4) == 3.7e18
+    assert ask("perHour", 1.23456e18, HOUR, 4) == 1.23e18
 
 
 # Words
@@ -152,5 +159,58 @@ def test_the_state_is_one_sentence() -> None:
     assert ask("sentence", base | {"why": "Paused by you.", "task": task}).endswith("The unit under way waits.")
     assert ask("sentence", base | {"jobs": [{"done": True}]}) == "The job is done. Waiting for a new one."
     assert "taken" in ask("sentence", base | {"jobs": [{"places": 0}]})
+    late = {"units": {"u": {"locked": False, "states": None}}, "round": 1}
+    words = [ask("sentence", base | {"jobs": [{"state": late, "phase": phase, "rounds": 9, "onRoster": True}]})
+             for phase in (1, 3)]  # fmt: skip
+    assert words == ["Round 2 of 9: the unit is not in the committee's list. Waiting for the next round."] * 2
     behind = {"following": True, "state": {"round": 41}, "rounds": 60}
     assert ask("sentence", base | {"jobs": [behind]}) == "Checking who may decide now: round 42 of 60."
+
+
+def test_what_a_visit_will_and_did_bring_is_said() -> None:
+    job = {"state": "running", "label": "mnist", "unit_price": str(10**18), "segments": 4, "places": 2}
+    one = "mnist pays 1 ATL for an accepted unit, a small one 0.25"
+    assert ask("offers", [job], "ATL") == f"Open now: {one}."
+    assert ask("offers", [job] * 5, "ATL") == f"Open now: {one}; {one}; {one}; and 2 more."
+    assert ask("offers", [job | {"state": "done"}], "ATL").startswith("No job is open now.")
+    assert ask("offers", [job | {"places": 0}], "ATL").startswith("All places in the open jobs are taken now.")
+    assert ask("offers", [job | {"places": None, "unit_price": None}], "ATL") == "Open now: mnist."
+    assert ask("summary", "1500000000000000000", 1, "ATL").startswith(
+        "In this visit: 1.5 ATL earned, 1 piece of work accepted."
+    )
+
+
+# What a visit did
+JOB, OTHER = "ab" * 32, "cd" * 32
+
+
+def line(number: int, kind: int = 1, reason: int = 0, job: str = JOB) -> dict[str, Any]:
+    """A line of a statement: kind 1 is a training unit, 4 a round in the committee."""
+    amount = str(10**18 if reason == 0 else 0)
+    return {"job": f"0x{job}", "round": number, "unit": "0x" + f"{number:064x}", "kind": kind, "reason": reason,
+            "amount": amount, "sentence": "said"}  # fmt: skip
+
+
+def verdict(number: int, **more: Any) -> dict[str, Any]:
+    told = {"job": JOB, "round": number, "unit": f"{number:064x}", "kind": "unit", "reason": "OK", "signed": True}
+    return told | more
+
+
+def test_a_verdict_counts_once_however_often_it_is_told() -> None:
+    told = verdict(3, signed=False, amount=str(10**18), sentence="paid")
+    found = ask("record", [["begins", JOB, 3], ["take", verdict(3)], ["take", told], ["take", told],
+                           ["reconcile", [line(3)]]])  # fmt: skip
+    assert found == {"rows": [[3, "unit", str(10**18), True]], "accepted": 1, "earned": str(10**18), "differ": 0}
+
+
+def test_what_was_missed_is_found_in_the_statement() -> None:
+    lines = [line(6), line(5, reason=33), line(4, kind=2), line(4, kind=4), line(2), line(5, job=OTHER)]
+    found = ask("record", [["begins", JOB, 3], ["begins", JOB, 9], ["take", verdict(3)], ["take", verdict(7)],
+                           ["reconcile", lines], ["reconcile", lines]])  # fmt: skip
+    assert [row[:2] for row in found["rows"]] == [[7, "unit"], [6, "unit"], [5, "unit"], [4, "audit"], [3, "unit"]]
+    assert (found["accepted"], found["earned"], found["differ"]) == (4, str(2 * 10**18), 0)
+
+
+def test_a_statement_that_contradicts_a_signed_verdict_is_noticed() -> None:
+    found = ask("record", [["begins", JOB, 3], ["take", verdict(3)], ["reconcile", [line(3, reason=33)]]])
+    assert found["differ"] == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,13 @@ def test_each_page_is_small_and_loads_only_our_own_files(done: Town, busy: Town)
             assert set(outside) <= {"http://192.168.1.7:8470/join"}  # the address for a phone
             files = [value for value in sources if value.startswith("/static/")]
             assert all(ask(town, value).status_code == 200 for value in files)
+
+
+def test_only_pages_that_follow_events_say_whether_they_do(done: Town) -> None:
+    for path in (*pages_of(done), "/nowhere", "/settlement/99"):
+        page = Read(ask(done, path).text)
+        assert (("span", "id", "pulse") in page.attributes) == bool(_attribute(page, "body", "data-topics")), path
+    assert ("span", "id", "pulse") not in Read(ask(done, "/join").text).attributes
 
 
 def test_links_lead_somewhere(done: Town) -> None:
@@ -236,3 +245,117 @@ def test_a_network_that_has_just_begun_has_all_its_pages() -> None:
         assert ask(town, path).status_code == 200, path
     town.view.fold([events.Transfer(bytes(20), GATEWAY, 10**18)])
     assert ask(town, f"/accounts/0x{GATEWAY.hex()}.json").json()["balance"] == str(10**18)
+
+
+class Told:
+    """A town's facts, changed by a function."""
+
+    def __init__(self, town: Town, change: Callable[[Snapshot], Snapshot]) -> None:
+        self._town, self._change = town, change
+
+    def snapshot(self) -> Snapshot:
+        return self._change(self._town.snapshot())
+
+
+TABS = [bytes([number]) * 20 for number in (0xA1, 0xA2, 0xA3)]
+
+
+def with_tabs(facts: Snapshot) -> Snapshot:
+    """Three tabs share the gateway's endpoint key; one of them is on the roster of the job."""
+    view, (job,) = deepcopy(facts.view), facts.jobs.values()
+    view.fold(events.Registered(account, b"\x09" * 32, 33, "", b"") for account in TABS)
+    assert job.followed is not None
+    standing = replace(job.followed.standing, roster=(*job.followed.standing.roster, TABS[0]))
+    return replace(facts, view=view, jobs={job.id: replace(job, followed=replace(job.followed, standing=standing))})
+
+
+def test_browser_tabs_are_no_nodes(busy: Town) -> None:
+    told, before = ask(Told(busy, with_tabs), "/index.json").json(), ask(busy, "/index.json").json()
+    assert [told["totals"][name] for name in ("nodes", "online", "tabs", "tabs_before")] == [6, 6, 1, 2]
+    assert [row["account"] for row in told["nodes"]] == [row["account"] for row in before["nodes"]]
+    assert [(row["account"], row["light"]) for row in told["tabs"]] == [("0x" + TABS[0].hex(), True)]
+    text = Read(ask(Told(busy, with_tabs), "/").text).text
+    assert "6 of 6 nodes answer, and 1 browser tab trains." in text
+    assert "2 tabs were here before." in text
+    assert "away" not in text
+    assert "browser tab train" not in Read(ask(busy, "/").text).text
+    assert "A browser tab" in Read(ask(Told(busy, with_tabs), f"/nodes/0x{TABS[1].hex()}").text).text
+
+
+def test_counts_and_their_words_agree(busy: Town) -> None:
+    text = Read(ask(busy, "/").text).text
+    assert "1 job" in text.replace("job 1", "1 job")
+    assert "1 gateway shows this page" in text
+    assert "5 workers train" in text
+
+
+def only_known(rounds: int, facts: Snapshot) -> Snapshot:
+    """A gateway that has just started knows fewer rounds than the chain has certified."""
+    (job,) = facts.jobs.values()
+    assert job.followed is not None
+    scores = {number: found for number, found in job.followed.scores.items() if number < rounds}
+    followed = replace(job.followed, finished=job.followed.finished[:rounds], scores=scores)
+    return replace(facts, jobs={job.id: replace(job, followed=followed)})
+
+
+def test_a_gateway_that_has_just_started_tells_no_old_accuracy(done: Town) -> None:
+    path, late = f"/jobs/0x{done.job.hex()}", Told(done, lambda facts: only_known(4, facts))
+    told = ask(late, f"{path}.json").json()
+    assert (told["behind"], told["known"], told["certified"]) == (True, 4, 6)
+    assert told["accuracy"] is told["loss"] is None
+    assert "catching up: 4 of 6 rounds known" in Read(ask(late, path).text).text
+    assert "catching up" in Read(ask(late, "/jobs").text).text
+    (model,) = ask(late, "/models.json").json()["models"]
+    assert (model["scores"], model["rounds"]) == ({}, 6)
+    assert ask(done, "/models.json").json()["models"][0]["scores"] == done.scores[5]
+    told = ask(done, f"{path}.json").json()
+    assert (told["behind"], told["graded"], told["accuracy"]) == (False, 5, done.scores[5]["accuracy"])
+    assert "catching up" not in Read(ask(done, path).text).text
+
+
+def test_jobs_of_one_name_are_told_apart(done: Town) -> None:
+    def twice(facts: Snapshot) -> Snapshot:
+        (job,) = facts.jobs.values()
+        other = replace(job, on_chain=replace(job.on_chain, job=b"\xcd" * 32), followed=None)
+        return replace(facts, jobs={job.id: job, other.id: other})
+
+    rows = ask(Told(done, twice), "/jobs.json").json()["jobs"]
+    name, ours = done.manifest.name, done.job.hex()[:6]
+    assert sorted(row["label"] for row in rows) == sorted([f"{name} (0x{ours}…)", f"{name} (0xcdcdcd…)"])
+    text = Read(ask(Told(done, twice), "/jobs").text).text
+    assert f"{name} (0xcdcdcd…)" in text
+    assert f"{name} (0x{ours}…)" in text
+    assert ask(done, "/jobs.json").json()["jobs"][0]["label"] == name
+    price = str(done.manifest.policy.unit_price)
+    assert [(row["unit_price"], row["segments"]) for row in rows] == [(price, done.manifest.segments)] * 2
+
+
+def test_an_epoch_says_when_its_job_was_settled(done: Town, busy: Town) -> None:
+    assert "later, with epoch 2" in Read(ask(done, "/settlement/0").text).text
+    assert "yes, with this epoch" in Read(ask(done, "/settlement/2").text).text
+    view = deepcopy(done.view)
+    del view.epochs[1:]
+    first = Told(done, lambda facts: replace(facts, view=view))
+    assert "not yet: more epochs follow" in Read(ask(first, "/settlement/0").text).text
+
+
+def test_a_round_says_only_what_is_known_of_its_committee(done: Town) -> None:
+    text = Read(ask(done, f"/jobs/0x{done.job.hex()}/rounds/0").text).text
+    assert "duty paid" in text
+    assert "in time" not in text
+    assert "signatures in the certificate" in text
+
+
+def test_a_model_card_repeats_nothing(done: Town) -> None:
+    card = {"name": done.manifest.name, "job": "0x" + done.job.hex(), "rounds": 6, "data": "ab" * 32,
+            "scores": {"accuracy": 0.9, "loss": 0.25}}  # fmt: skip
+
+    class Carded(Told):
+        async def model(self, blob: bytes) -> ModelFacts:
+            return replace(await done.model(blob), card=card)
+
+    page = Read(ask(Carded(done, lambda facts: facts), f"/models/{done.model_blob.hex()}").text)
+    names = [words for words in page.words if words in card]
+    assert names == ["rounds"]
+    assert "accuracy 90.00 % loss 0.2500" in page.text
+    assert page.tags.count("table") == 1

@@ -24,6 +24,8 @@ def test_small_words() -> None:
     assert words.moment(0) == words.moment(None) == ""
     assert words.moment(1_790_000_000.9) == "2026-09-21 14:13:20 UTC"
     assert words.short("0x" + "ab" * 20) == "0xababab…abab"
+    assert [words.counted(count, "job") for count in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
+    assert words.form("1", "epoch of payments", "epochs of payments") == "epoch of payments"
     assert words.whole(7850) == "7\u202f850"
     assert words.roles_of(1 | 8 | 16) == ["worker", "server", "gateway"]
 

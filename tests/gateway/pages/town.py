@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from threading import Thread
 from typing import Any
+from weakref import finalize
 
 import msgspec
 import numpy as np
@@ -64,7 +66,8 @@ class Town:
         self.posted_at: dict[int, float] = {}
         self.blobs: dict[bytes, bytes] = {}
         self.model_blob = b""
-        self._folder = TemporaryDirectory()
+        self._folder = Path(mkdtemp())
+        finalize(self, rmtree, self._folder, ignore_errors=True)
         accounts = self.network.by_index
         self.about = {
             node.account: About(
@@ -191,7 +194,7 @@ class Town:
         """Its file."""
         if blob != self.model_blob or not blob:
             raise Missing(f"{blob.hex()} is no trained model that this network stores.")
-        path = Path(self._folder.name) / blob.hex()
+        path = self._folder / blob.hex()
         path.write_bytes(self.blobs[blob])
         return path
 

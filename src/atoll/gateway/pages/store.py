@@ -108,19 +108,23 @@ def models_page(facts: Snapshot, _: Mapping[str, str]) -> Json:
 
 
 def _model_row(facts: Snapshot, job: JobFacts, manifest: Manifest) -> Json:
-    scores = sorted(job.scores.items())
     return {
         "model": job.followed.model.hex() if job.followed else "",
         "name": manifest.name,
         "label": facts.label(job.id),
         "job": hexed(job.id),
         "parameters": manifest.vector_length,
-        "rounds": len(job.finished),
+        "rounds": max(len(job.finished), job.on_chain.certified),
         "workers": len(job.on_chain.roster),
-        "scores": dict(scores[-1][1]) if scores else {},
+        "scores": _final_scores(job),
         "data": job.card.name if job.card else "",
         "licence": job.card.licence if job.card else "",
     }
+
+
+def _final_scores(job: JobFacts) -> dict[str, float]:
+    """Scores after the last round; none while only earlier ones are known, which would pass for the model's own."""
+    return dict(job.scores.get(max(len(job.finished), job.on_chain.certified) - 1, {}))
 
 
 def model_page(facts: Snapshot, model: ModelFacts) -> Json:
@@ -137,7 +141,7 @@ def model_page(facts: Snapshot, model: ModelFacts) -> Json:
         "parameters": manifest.vector_length,
         "job": hexed(job.id) if job else "",
         "trained_by": [facts.named(account) for account in roster],
-        "scores": dict(max(job.scores.items())[1]) if job and job.scores else {},
+        "scores": _final_scores(job) if job else {},
         "data": {
             "name": job.card.name if job and job.card else "",
             "licence": job.card.licence if job and job.card else "",

@@ -59,6 +59,12 @@ export class Courier {
     return found.map(hex);
   }
 
+  /** A page of an account's statement, as the dashboard tells it: {lines, page, pages, ...}. @param {string} account */
+  async statement(account, page) {
+    const data = await this.#get(`/accounts/0x${account}.json?page=${page}`, "no-store");
+    return JSON.parse(new TextDecoder().decode(data));
+  }
+
   /** Upload a blob; throws Refused(WRONG_HASH) when the gateway names it otherwise. @param {Uint8Array} data */
   async put(data) {
     const answer = await this.#tried(() => {

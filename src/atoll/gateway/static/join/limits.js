@@ -64,9 +64,12 @@ export function whyNot(limits, facts) {
   return "";
 }
 
-/** Whether small units suit this device: the owner's choice, else by its speed. */
-export function wantsLight(limits, speed) {
-  return limits.light ?? speed < LIGHT_BELOW;
+/** Whole units that came too late, one after another, after which small ones are taken. */
+export const TOO_LATE = 2;
+
+/** Whether small units suit this device: the owner's choice, else its speed, and whole units that came too late. */
+export function wantsLight(limits, speed, late = 0) {
+  return limits.light ?? (speed < LIGHT_BELOW || late >= TOO_LATE);
 }
 
 /** Adds up amounts over the last hour, a bucket for each minute. */
@@ -91,7 +94,10 @@ export class HourMeter {
   }
 }
 
-/** How much an hour brings, from what so many milliseconds brought; null before the first minute is over. */
-export function perHour(amount, elapsed) {
-  return elapsed < MINUTE ? null : (amount * HOUR) / elapsed;
+/**
+ * How much an hour brings, from what so many pieces of work brought in so many milliseconds, to three digits; null
+ * before the first minute and the third piece.
+ */
+export function perHour(amount, elapsed, pieces) {
+  return elapsed < MINUTE || pieces < 3 ? null : Number(((amount * HOUR) / elapsed).toPrecision(3));
 }

@@ -13,7 +13,12 @@ export const NOTICES = Object.freeze({
   "commit-lost":
     "Your commit is not in the list that the committee locked, and the gateway never confirmed it: the connection " +
     "was lost, or the gateway did not pass it on.",
-  "late": "The unit was not finished before the committee locked its list. Small units may suit this device better.",
+  "late": "The unit was not finished before the committee locked its list.",
+  "late-whole":
+    "The unit was not finished before the committee locked its list. Small units may suit this device better.",
+  "smaller":
+    "Whole units came too late twice, so this device takes small ones from now on. A job that it has joined goes on " +
+    "with whole units until it ends: the size is fixed when a job is joined.",
   "reveal-missing": "The gateway did not pass on your work: your opening is missing from what the committee has seen.",
   "bytes-lost": "The finished work is gone from this browser's storage, so it cannot be opened.",
   "equivocation":

@@ -6,10 +6,13 @@ import { readLimits, wantsLight } from "./limits.js";
 import { Session } from "./session.js";
 import { socketAddress } from "./socket.js";
 import { memoryStore, openStore } from "./store.js";
-import { showBattery, showDevice, showIdentity, showRunning, showSession, showSpeed, showTrouble } from "./view.js";
+import {
+  showBattery, showDevice, showIdentity, showOffers, showRunning, showSession, showSpeed, showStopped, showTrouble,
+} from "./view.js";
 
 const LIMITS = "atoll.limits";
 const WORKING = "atoll.working";
+const LATE = "atoll.late";
 const LOOK = 2_000; // milliseconds between two looks at the limits
 const NUMBERS = ["dataPerHour", "cpuShare", "batteryFloor"];
 const FLAGS = ["onlyCharging", "pauseHidden"];
@@ -41,6 +44,7 @@ let identity = null;
 let store = memoryStore();
 let battery = null;
 let speed = knownSpeed(storage);
+let late = Number(storage.getItem(LATE)) || 0; // whole units that came too late, one after another
 let session = null;
 let shown = false;
 
@@ -80,8 +84,21 @@ async function start(pressed = null) {
   }
 }
 
+/** Whether small units are wanted by now. */
+function isLight() {
+  return wantsLight(limits, speed, late);
+}
+
+/** Remember how many whole units came too late. */
+function keepLate(times) {
+  late = times;
+  storage.setItem(LATE, String(times));
+  showSpeed(speed, isLight());
+  return isLight();
+}
+
 function begin() {
-  const light = wantsLight(limits, speed);
+  const light = isLight();
   showSpeed(speed, light);
   session = new Session({
     identity,
@@ -94,6 +111,8 @@ function begin() {
       showIdentity(identity);
     },
     facts: () => ({ hidden: document.hidden, battery }),
+    late,
+    onLate: keepLate,
     onChange: changed,
   });
   storage.setItem(WORKING, "1");
@@ -103,12 +122,20 @@ function begin() {
 }
 
 function stop() {
+  if (session) showStopped(session);
   session?.stop();
   session = null;
   storage.removeItem(WORKING);
   showRunning(false);
   look();
-  byId("start").focus();
+  byId("stopped-title").focus(); // what was pressed is gone
+  showJobs();
+}
+
+/** What is open now, before anything is started: no socket is needed for it. */
+async function showJobs() {
+  const answer = await fetch("/jobs.json", { headers: { Accept: "application/json" } }).catch(() => null);
+  if (answer?.ok) showOffers((await answer.json()).jobs);
 }
 
 // -- limits ----------------------------------------------------------------------------------------------------------
@@ -126,8 +153,8 @@ function readForm() {
   limits = readLimits(JSON.stringify({ ...numbers, ...flags, light: CHOICES[form.light.value] }));
   storage.setItem(LIMITS, JSON.stringify(limits));
   showLimits();
-  showSpeed(speed, wantsLight(limits, speed));
-  if (session) Object.assign(session, { limits, light: wantsLight(limits, speed) });
+  showSpeed(speed, isLight());
+  if (session) Object.assign(session, { limits, light: isLight() });
   look();
 }
 
@@ -180,6 +207,8 @@ function wire() {
   byId("import-form").addEventListener("submit", bringKey);
   byId("measure").addEventListener("click", async () => {
     speed = await measureSpeed(storage);
+    if (session) session.late = 0;
+    keepLate(0);
     readForm();
   });
   document.addEventListener("visibilitychange", look);
@@ -207,8 +236,9 @@ async function open() {
   showIdentity(identity);
   showDevice(store);
   showBattery(battery);
-  showSpeed(speed, wantsLight(limits, speed));
+  showSpeed(speed, isLight());
   showRunning(false);
+  showJobs();
   byId("limits").open = identity === null; // part of what a newcomer agrees to
   if (identity && storage.getItem(WORKING)) start(); // it was at work when the page was closed or reloaded
 }

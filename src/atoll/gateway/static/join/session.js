@@ -6,16 +6,17 @@ import { TAGS, encodeDomain, hex, keccak, tagged, unhex, utf8 } from "../atoll/h
 import { reasonName } from "../atoll/refused.js";
 import { Courier } from "./courier.js";
 import { Engine } from "./engine.js";
-import { HourMeter, perHour, whyNot } from "./limits.js";
+import { HourMeter, TOO_LATE, perHour, whyNot } from "./limits.js";
 import { NOTICES } from "./notices.js";
 import { Connection } from "./socket.js";
+import { Record } from "./record.js";
 import { KINDS } from "./status.js";
 import { JobWork } from "./work.js";
 
 const WORKER = 1;
 const LIGHT = 32;
 const VERSION = 1;
-const KEPT_UNITS = 30;
+const STATEMENT_PAGES = 25; // that are looked through at once
 const KEPT_NOTICES = 20;
 const ERRAND_PAUSE = 30_000; // milliseconds until a refused registration is tried again
 
@@ -29,12 +30,10 @@ export class Session {
   joining = "";
   task = null;
   progress = 0;
-  units = [];
+  record = new Record();
   notices = [];
   started = performance.now();
   busy = 0;
-  accepted = 0;
-  earnedHere = 0n;
   paused = false;
   jobs = new Map(); // job -> what the gateway told of it
   #works = new Map(); // job -> promise of its JobWork
@@ -42,16 +41,20 @@ export class Session {
   #network = null;
   #errand = 0;
   #allowed = true;
+  #settled = null; // what was earned when the statement was looked at last
 
   /**
    * @param {{identity: import("./keys.js").Identity, limits: import("./limits.js").Limits, light: boolean,
    *   address: string, store: import("./store.js").Store, remember: (network: import("./keys.js").Network) => void,
-   *   facts: () => {hidden: boolean, battery: object | null}, onChange: () => void}} options
+   *   facts: () => {hidden: boolean, battery: object | null}, onChange: () => void, late: number,
+   *   onLate: (times: number) => boolean}} options `late`: whole units that came too late one after another; `onLate`
+   *   is told when that changes, and answers whether small units are wanted now
    */
   constructor(options) {
     this.options = options;
     this.limits = options.limits;
     this.light = options.light;
+    this.late = options.late;
     this.data = new HourMeter();
     this.engine = new Engine((progress) => this.#show({ progress }));
     this.courier = new Courier({ count: (bytes) => this.#count(bytes), token: () => this.account?.token ?? "" });
@@ -104,9 +107,10 @@ export class Session {
     return answer ? `Not now: ${answer.detail}` : "The gateway did not answer. Try again in a moment.";
   }
 
-  /** Tokens an hour by what came in so far, as base units; null before the first minute is over. */
+  /** Tokens an hour by what came in so far, as base units; null while there is too little to tell. */
   get rate() {
-    const hourly = perHour(Number(this.earnedHere), performance.now() - this.started);
+    const { earned, accepted } = this.record;
+    const hourly = perHour(Number(earned), performance.now() - this.started, accepted);
     return hourly === null ? null : String(BigInt(Math.round(hourly)));
   }
 
@@ -176,7 +180,25 @@ export class Session {
 
   #standing(told) {
     this.#show({ account: told });
+    const earned = BigInt(told.earned);
+    if (this.#settled !== null && earned > this.#settled) this.#reconcile();
+    this.#settled = earned;
     this.#settleIn();
+  }
+
+  /** Find in the account's statement what was not told while the connection was lost. */
+  async #reconcile() {
+    try {
+      for (let page = 1, pages = 1; page <= Math.min(pages, STATEMENT_PAGES); page++) {
+        const found = await this.courier.statement(this.options.identity.account, page);
+        pages = found.pages;
+        const differs = () => this.#notice({ code: "verdict-differs" });
+        if (!this.record.reconcile(found.lines, differs) && page > 1) break; // newest first: the rest is older
+      }
+    } catch {
+      return; // the gateway has none now: it is asked for again when more is settled
+    }
+    this.options.onChange();
   }
 
   #job(told) {
@@ -195,6 +217,7 @@ export class Session {
 
   async #round(told) {
     const at = Date.now();
+    this.record.begins(told.job, told.round);
     const work = await this.#workOf(told.job);
     await work?.feed({ ...told, type: "round", at });
   }
@@ -303,7 +326,8 @@ export class Session {
     else if (this.task?.unit.id === unit.id) this.#show({ task: null, progress: 0 });
   }
 
-  #notice({ code, round, unit, detail }) {
+  #notice({ code: told, round, unit, detail, job }) {
+    const code = told === "late" && this.#isWhole(job, unit) ? this.#tooLate() : told;
     const text = NOTICES[code] ?? code;
     const where = round !== undefined && round >= 0 ? `Round ${round + 1}: ` : "";
     const last = this.notices[0];
@@ -312,22 +336,29 @@ export class Session {
     this.notices.length = Math.min(this.notices.length, KEPT_NOTICES);
   }
 
+  /** Whether it is an own unit of a size that a small one could take the place of. */
+  #isWhole(job, unit) {
+    const own = this.#open.get(job)?.duties.state.units[unit];
+    const small = own === undefined || own.audit || own.unit.segments === 1;
+    return !small && !this.light;
+  }
+
+  /** A whole unit came too late: small ones may suit this device better, or are taken from now on. */
+  #tooLate() {
+    this.late += 1;
+    const wanted = this.options.onLate(this.late);
+    if (!wanted || this.late < TOO_LATE) return "late-whole";
+    this.light = true;
+    return "smaller";
+  }
+
   /** A verdict: from the certificate that a committee signed, and from the gateway, who adds what is owed for it. */
-  #verdict({ job, round, unit, kind, reason, sentence, amount, signed }) {
-    if (!(kind in { unit: 1, audit: 1, replica: 1 })) return;
-    const id = `${job} ${kind} ${unit}`;
-    let row = this.units.find((one) => one.id === id);
-    if (!row) {
-      row = { id, job, round, unit, kind, reason, sentence: "", amount: null, signed: false };
-      this.units.unshift(row);
-      this.units.length = Math.min(this.units.length, KEPT_UNITS);
-      if (reason === "OK") this.accepted += 1;
-    }
-    if (row.reason !== reason) this.#notice({ code: "verdict-differs", round, unit });
-    if (signed) Object.assign(row, { reason, signed });
-    if (amount !== undefined && row.amount === null) {
-      Object.assign(row, { sentence, amount });
-      this.earnedHere += BigInt(amount);
+  #verdict(told) {
+    const { round, unit, kind, reason } = told;
+    const row = this.record.take(told, () => this.#notice({ code: "verdict-differs", round, unit }));
+    if (row && kind === "unit" && reason === "OK" && this.late && !this.light) {
+      this.late = 0;
+      this.options.onLate(0);
     }
     this.options.onChange();
   }

@@ -64,6 +64,7 @@ function waiting(jobs) {
   const own = Object.values(joined.state.units).find((unit) => !unit.audit && !unit.replica);
   if (!joined.onRoster) return `${round}: this device is announced and takes part from the next round on.`;
   if (joined.phase >= 4) return `${round}: waiting for the verdicts.`;
+  if (own?.locked === false) return `${round}: the unit is not in the committee's list. Waiting for the next round.`;
   if (!own) return `${round}: no unit for this device. Waiting for the next round.`;
   if (joined.phase === 3) return `${round}: opened. Others compare the results.`;
   if (own.states && joined.phase === 0) return `${round}: the unit is done and committed. Waiting for the others.`;
@@ -74,6 +75,34 @@ function waiting(jobs) {
 
 function followed({ state, rounds }) {
   return `Checking who may decide now: round ${Math.max(0, state.round) + 1} of ${rounds}.`;
+}
+
+/**
+ * Which jobs could be joined and what they pay, before the start: from the rows of /jobs.json.
+ * @param {object[]} jobs
+ * @param {string} unit name of the token
+ */
+export function offers(jobs, unit) {
+  const open = jobs.filter((job) => job.state !== "done" && job.places !== 0);
+  if (!open.length) {
+    const full = jobs.some((job) => job.state !== "done");
+    return `${full ? "All places in the open jobs are taken" : "No job is open"} now. You can start and wait for one.`;
+  }
+  const told = open.slice(0, 3).map((job) => {
+    const name = job.label || job.name || "a job";
+    if (job.unit_price === null) return name;
+    const small = job.segments > 1 ? `, a small one ${tokens(BigInt(job.unit_price) / BigInt(job.segments))}` : "";
+    return `${name} pays ${tokens(job.unit_price)} ${unit} for an accepted unit${small}`;
+  });
+  const more = open.length > told.length ? `; and ${open.length - told.length} more` : "";
+  return `Open now: ${told.join("; ")}${more}.`;
+}
+
+/** What a visit came to, for when it has ended. */
+export function summary(earned, accepted, unit) {
+  const pieces = `${accepted} ${accepted === 1 ? "piece" : "pieces"} of work accepted`;
+  const rest = "What was shown and has no verdict yet is still checked and paid.";
+  return `In this visit: ${tokens(earned)} ${unit} earned, ${pieces}. ${rest}`;
 }
 
 /** What browsers allow on this page: [name, sentence] rows. @param {Window & typeof globalThis} window */

@@ -3,7 +3,7 @@
 import { formatAccount } from "../atoll/identity.js";
 import { unhex } from "../atoll/hashing.js";
 import { sentenceOf } from "../atoll/refused.js";
-import { WORK, deviceFacts, megabytes, sentence, tokens } from "./status.js";
+import { WORK, deviceFacts, megabytes, offers, sentence, summary, tokens } from "./status.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -25,7 +25,9 @@ export function showIdentity(identity) {
   const account = identity ? formatAccount(unhex(identity.account)) : "";
   write("account", account || "none yet: it is made when you start");
   byId("save-key").disabled = byId("show-key").disabled = identity === null;
-  byId("statement").href = account ? `/accounts/${account}` : "/accounts";
+  for (const link of ["statement", "stopped-statement"]) byId(link).href = account ? `/accounts/${account}` : "/";
+  byId("new-key").hidden = identity !== null;
+  byId("old-key").hidden = identity === null;
   const network = identity?.network;
   write("network", network ? `Used on the network of chain ${network.chainId}, registry 0x${network.registry}.` : "");
 }
@@ -34,8 +36,22 @@ export function showIdentity(identity) {
 export function showRunning(running) {
   byId("consent").hidden = running;
   byId("work").hidden = !running;
-  for (const id of ["history", "notices"]) byId(id).hidden = !running;
+  const ended = byId("stopped-sum").textContent !== "";
+  byId("stopped").hidden = running || !ended;
+  for (const id of ["history", "notices"]) byId(id).hidden = !running && !(id === "history" && ended);
 }
+
+/** What the visit that ends now came to. @param {import("./session.js").Session} session */
+export function showStopped({ record }) {
+  write("stopped-sum", summary(record.earned, record.accepted, tokenName()));
+}
+
+/** Which jobs could be joined, before the start. @param {object[]} jobs rows of /jobs.json */
+export function showOffers(jobs) {
+  write("offers", offers(jobs, tokenName()));
+}
+
+const tokenName = () => byId("tab").dataset.token;
 
 /** Something that keeps the page from working, "" for nothing. */
 export function showTrouble(text) {
@@ -65,7 +81,7 @@ export function showBattery(battery) {
 
 /** Everything that changes while the tab works. @param {import("./session.js").Session} session */
 export function showSession(session) {
-  const { account, task } = session;
+  const { account, record, task } = session;
   const state = sentence({ ...facts(session), task, account, jobs: session.standing });
   write("status", state);
   // It changes several times in a round; read aloud is what holds the work up, and that it goes on.
@@ -74,19 +90,21 @@ export function showSession(session) {
   byId("progress").value = percent;
   byId("progress").textContent = `${percent} %`;
   write("progress-label", task ? `${WORK[task.what]}: ${percent} %` : "No unit under way");
-  write("earned", tokens(session.earnedHere));
+  write("earned", tokens(record.earned));
   const paid = account && `Paid out: ${tokens(account.claimed)}.`;
   write("money", account ? `Settled for this key so far: ${tokens(account.earned)}. ${paid}` : "");
   const claimable = account ? BigInt(account.earned) - BigInt(account.claimed) : 0n;
   write("claimable", account ? tokens(claimable) : "–");
   byId("claim").disabled = claimable <= 0n;
-  write("units", String(session.accepted));
+  const grey = "The button is grey while nothing is ready to be claimed.";
+  write("claim-words", `The gateway claims for you when an epoch is final. ${claimable > 0n ? "" : grey}`.trim());
+  write("units", String(record.accepted));
   write("rate", session.rate === null ? "–" : tokens(session.rate));
   write("data", megabytes(session.data.total));
   write("share", `${session.share} %`);
   byId("pause").setAttribute("aria-pressed", String(session.paused));
   write("pause", session.paused ? "Go on" : "Pause");
-  showUnits(session.units);
+  showUnits(record.rows);
   showNotices(session.notices);
 }
 
