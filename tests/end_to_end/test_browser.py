@@ -27,7 +27,7 @@ FLAGS = [
 ]  # fmt: skip
 UNITS = 5
 PATIENCE = 200_000  # milliseconds that a tab may take for its units, on two busy cores
-SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
+SIZES = {"phone": (390, 844, "dark"), "desktop": (1280, 800, "light")}
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def pages(base: str) -> dict[str, str]:
     found = {
         "network": "/", "jobs": "/jobs", "job": f"/jobs/{job}", "round": f"/jobs/{job}/rounds/1", "models": "/models",
         "blobs": "/blobs", "settlement": "/settlement", "epoch": "/settlement/0", "node": f"/nodes/{worker}",
-        "account": f"/accounts/{worker}", "join": "/join",
+        "account": f"/accounts/{worker}", "answers": "/answers", "join": "/join",
     }  # fmt: skip
     return found
 
@@ -178,18 +178,17 @@ def pages(base: str) -> dict[str, str]:
 def test_every_page_is_accessible_and_has_its_picture(browser: Any, page_of: str, axe: str) -> None:
     SCREENS.mkdir(parents=True, exist_ok=True)
     serious: dict[str, list[str]] = {}
-    for size, (width, height) in SIZES.items():
-        for scheme in ("light", "dark"):
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page = context.new_page()
-            for name, path in pages(page_of).items():
-                answer = page.goto(f"{page_of}{path}")
-                assert answer.status == 200, path
-                page.screenshot(path=SCREENS / f"{name}-{size}-{scheme}.png", full_page=True)
-                page.evaluate(axe)  # by the debugger: the page's own policy lets no other script in
-                found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-                worst = [one["id"] for one in found["violations"] if one["impact"] in ("serious", "critical")]
-                serious |= {f"{name} {size} {scheme}": worst} if worst else {}
-                assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} is too wide"
-            context.close()
+    for size, (width, height, scheme) in SIZES.items():
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page = context.new_page()
+        for name, path in pages(page_of).items():
+            answer = page.goto(f"{page_of}{path}")
+            assert answer.status == 200, path
+            page.screenshot(path=SCREENS / f"{name}-{size}.png", full_page=True)
+            page.evaluate(axe)  # by the debugger: the page's own policy lets no other script in
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            worst = [one["id"] for one in found["violations"] if one["impact"] in ("serious", "critical")]
+            serious |= {f"{name} {size}": worst} if worst else {}
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} is too wide"
+        context.close()
     assert serious == {}

@@ -36,7 +36,11 @@ def serve(home: Path, overrides: Mapping[str, object], start: Start) -> int:
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = config.load(home, os.environ, overrides)
-        check_chain(settings, home)
+        if not settings.rpc or not settings.registry:
+            raise BadSetting(
+                "A node needs a chain: give --rpc URL and --registry ADDRESS (`atoll up` prints both), "
+                f"or put them into {home / config.FILE_NAME}."
+            )
         log_to(home, settings.log_level, start.echo)
         from atoll.node.daemon import Node, Options  # imported here, so that a wrong setting is answered at once
 
@@ -52,15 +56,6 @@ def serve(home: Path, overrides: Mapping[str, object], start: Start) -> int:
     except AtollError as error:
         return say_error(error)
     return 0
-
-
-def check_chain(settings: config.Settings, home: Path) -> None:
-    """Raises BadSetting unless the settings of a home name a chain and a registry."""
-    if not settings.rpc or not settings.registry:
-        raise BadSetting(
-            "A node needs a chain: give --rpc URL and --registry ADDRESS (`atoll up` prints both), "
-            f"or put them into {home / config.FILE_NAME}."
-        )
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
