@@ -70,7 +70,7 @@ WRITER = """
     from pathlib import Path
     from atoll.node.journal import Journal
     from atoll.node.answers.payments import Payments
-    from tests.node.test_payments import A, ANSWER, B
+    from tests.node.answers.test_payments import A, ANSWER, B
 
     payments = Payments(Journal.open(Path(sys.argv[1])))
     for number in range(1, 1_000_000):
