@@ -12,11 +12,11 @@ export OMP_NUM_THREADS := 1
 up: .venv/ready
 	$(RUN)/atoll up --home .atoll $(ARGS)
 
-# Without ARGS: first what needs no processes of its own, on two cores; then networks of real processes, one at a time.
+# Without ARGS: first what needs no processes of its own, then networks of real processes; two files at a time.
 test: .venv-dev/ready
 ifeq ($(strip $(ARGS)),)
 	$(DEV)/python -m pytest -n 2 --dist loadfile -m "not processes"
-	$(DEV)/python -m pytest -m processes
+	$(DEV)/python -m pytest -n 2 --dist loadfile -m processes
 else
 	$(DEV)/python -m pytest $(ARGS)
 endif
