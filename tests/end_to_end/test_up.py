@@ -94,7 +94,7 @@ def test_killed_processes_do_not_stop_the_job(up: Any) -> None:
     import asyncio
 
     network = up("--nodes", "6", "--rounds", "9", "--dishonest", "1", "--exit")
-    network.wait_for(lambda: len(network.processes()) == 7)
+    network.wait_for(lambda: len(network.processes()) == 8)
     asyncio.run(kill_plan(network, [(1, "node-3"), (3, "chain"), (5, "leader")]))
     summary = network.finish()
     assert "SIGKILL" in network.output()
