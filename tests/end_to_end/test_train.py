@@ -103,12 +103,12 @@ def test_a_model_of_ones_own(network: Network, tmp_path: Path) -> None:
     atoll("data", "add", "plays", str(SPEAKERS), "--group", "file", "--window", "32", "--home", home)
     atoll("data", "check", "plays", job, "--home", home)
     found = json.loads(
-        atoll("train", job, "--data", "plays", "--rounds", "3", "--home", home, "--out", str(tmp_path), "--json")
+        atoll("train", job, "--data", "plays", "--rounds", "2", "--home", home, "--out", str(tmp_path), "--json")
     )
-    assert found["verdicts"] | {"meaning": {}} == {"accepted": 15, "refused": {}, "meaning": {}}
+    assert found["verdicts"] | {"meaning": {}} == {"accepted": 10, "refused": {}, "meaning": {}}
     losses = [scores["loss"] for scores in found["by_round"].values()]
     assert losses[0] < 5.6  # a uniform guess among 256 bytes costs log(256) = 5.545
-    assert losses[2] < losses[1] < losses[0]
+    assert losses[1] < losses[0]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     scores = session.run(["scores"], {"x": np.zeros((2, 32), np.int64)})[0]
     assert scores.shape == (2, 32, 256)
